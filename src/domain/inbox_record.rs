@@ -1,0 +1,250 @@
+//! A record of the inbox: the body as it was signed, and what intake found out about it, as headers.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::delivery::AuthenticDelivery;
+use super::event::{self, Event, Malformed, Reading};
+use super::fingerprint::{BodyDigest, body_digest};
+
+/// The value of the header `v` that intake writes, and the newest that forward reads.
+pub const FORMAT: &str = "1";
+
+/// Names of the headers, as in the contract.
+pub mod header {
+    /// The format of the other headers.
+    pub const FORMAT: &str = "v";
+    /// The configured name of the source.
+    pub const SOURCE: &str = "source";
+    /// When intake had read the delivery (RFC 3339, nanoseconds).
+    pub const RECEIVED: &str = "received";
+    /// The retry count as judged, 0 to 3.
+    pub const RETRY: &str = "retry";
+    /// The signed timestamp (seconds since 1970).
+    pub const TIMESTAMP: &str = "timestamp";
+    /// The event id.
+    pub const ID: &str = "id";
+    /// The request id.
+    pub const REQUEST: &str = "request";
+    /// `type`
+    pub const TYPE: &str = "type";
+    /// `sub_type`
+    pub const SUB_TYPE: &str = "sub_type";
+    /// Why the body is no event.
+    pub const MALFORMED: &str = "malformed";
+    /// SHA-256 of the body in hex.
+    pub const BODY_SHA256: &str = "body-sha256";
+    /// As sent, and not signed.
+    pub const CONTENT_TYPE: &str = "content-type";
+    /// As sent, and not signed.
+    pub const TRACEPARENT: &str = "traceparent";
+}
+
+/// What intake appends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxRecord {
+    /// The request id, else the event id, else the body's digest.
+    pub key: String,
+    /// By the names of [`header`].
+    pub headers: Vec<(&'static str, String)>,
+    /// As it was signed.
+    pub body: Bytes,
+}
+
+/// Headers of a delivery that nobody signed, passed on as they came where they are text.
+#[derive(Debug, Clone, Default)]
+pub struct Unsigned {
+    /// `Content-Type`
+    pub content_type: Option<String>,
+    /// `traceparent`
+    pub traceparent: Option<String>,
+}
+
+impl InboxRecord {
+    /// The record of a delivery; `None` for a ping, which is counted and not stored.
+    pub fn new(
+        source: &str,
+        delivery: &AuthenticDelivery,
+        received: Timestamp,
+        unsigned: Unsigned,
+    ) -> Option<InboxRecord> {
+        let body = delivery.body();
+        let digest = hex::encode(body_digest(body));
+        let mut headers = vec![
+            (header::FORMAT, FORMAT.to_owned()),
+            (header::SOURCE, source.to_owned()),
+            (header::RECEIVED, format!("{received:.9}")),
+            (header::RETRY, delivery.retry().to_string()),
+            (header::TIMESTAMP, delivery.timestamp().as_second().to_string()),
+        ];
+        let (key, id, request, kind, sub_type, malformed) = match event::read(body) {
+            Reading::Ping => return None,
+            Reading::Event(event) => {
+                (event.key(), Some(event.id), event.request, Some(event.kind), event.sub_type, None)
+            }
+            Reading::Malformed(Malformed { reason, id, request, kind, sub_type }) => {
+                (digest.clone(), id, request, kind, sub_type, Some(reason))
+            }
+        };
+        let optional = [
+            (header::ID, id.map(Into::into)),
+            (header::REQUEST, request.map(|request| request.to_string())),
+            (header::TYPE, kind.map(Into::into)),
+            (header::SUB_TYPE, sub_type.map(Into::into)),
+            (header::MALFORMED, malformed),
+            (header::BODY_SHA256, Some(digest)),
+            (header::CONTENT_TYPE, unsigned.content_type),
+            (header::TRACEPARENT, unsigned.traceparent),
+        ];
+        headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        Some(InboxRecord { key, headers, body: body.clone() })
+    }
+}
+
+/// Where a record stands in the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Partition of the inbox.
+    pub partition: i32,
+    /// Offset in it.
+    pub offset: i64,
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.partition, self.offset)
+    }
+}
+
+/// What the forward half makes of an inbox record.
+#[derive(Debug)]
+pub struct StoredDelivery<'a> {
+    /// The configured name of the source.
+    pub source: &'a str,
+    /// When intake had read the delivery.
+    pub received: Timestamp,
+    /// 0 to 3.
+    pub retry: &'a str,
+    /// When the event occurred.
+    pub timestamp: Timestamp,
+    /// `traceparent`, where one came in.
+    pub traceparent: Option<&'a str>,
+    /// The event, or why it is none.
+    pub reading: Result<Event<'a>, String>,
+    /// SHA-256 of the body.
+    pub digest: BodyDigest,
+}
+
+/// Why an inbox record cannot be taken as it stands.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by a later version of the relay: the partition waits for that version.
+    #[error("inbox record of format {0:?}, this version reads {FORMAT:?}")]
+    NewerFormat(String),
+    /// Not written by intake: a dead letter.
+    #[error("not written by the relay's intake: {0}")]
+    Foreign(String),
+}
+
+impl<'a> StoredDelivery<'a> {
+    /// Reads a record's headers. The body is parsed only where they do not tell what it is.
+    pub fn read(
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+        body: &'a [u8],
+    ) -> Result<Self, Unreadable> {
+        let found = Found::collect(headers)?;
+        let required = |value: Option<&'a str>, name| {
+            value.ok_or_else(|| Unreadable::Foreign(format!("no header `{name}`")))
+        };
+        let format = required(found.format, header::FORMAT)?;
+        if format != FORMAT {
+            return Err(Unreadable::NewerFormat(format.to_owned()));
+        }
+        let digest_text = required(found.digest, header::BODY_SHA256)?;
+        let mut digest = BodyDigest::default();
+        hex::decode_to_slice(digest_text, &mut digest)
+            .map_err(|_| wrong(header::BODY_SHA256, digest_text))?;
+        let received_text = required(found.received, header::RECEIVED)?;
+        let timestamp_text = required(found.timestamp, header::TIMESTAMP)?;
+        Ok(Self {
+            source: required(found.source, header::SOURCE)?,
+            received: received_text.parse().map_err(|_| wrong(header::RECEIVED, received_text))?,
+            retry: required(found.retry, header::RETRY)?,
+            timestamp: timestamp_text
+                .parse()
+                .ok()
+                .and_then(|seconds| Timestamp::from_second(seconds).ok())
+                .ok_or_else(|| wrong(header::TIMESTAMP, timestamp_text))?,
+            traceparent: found.traceparent,
+            reading: found.reading(body)?,
+            digest,
+        })
+    }
+}
+
+fn wrong(name: &str, value: &str) -> Unreadable {
+    Unreadable::Foreign(format!("header `{name}` is {value:?}"))
+}
+
+/// The headers by name, as text.
+#[derive(Default)]
+struct Found<'a> {
+    format: Option<&'a str>,
+    source: Option<&'a str>,
+    received: Option<&'a str>,
+    retry: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    id: Option<&'a str>,
+    request: Option<&'a str>,
+    kind: Option<&'a str>,
+    sub_type: Option<&'a str>,
+    malformed: Option<&'a str>,
+    digest: Option<&'a str>,
+    traceparent: Option<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    fn collect(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Result<Self, Unreadable> {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            let slot = match name {
+                header::FORMAT => &mut found.format,
+                header::SOURCE => &mut found.source,
+                header::RECEIVED => &mut found.received,
+                header::RETRY => &mut found.retry,
+                header::TIMESTAMP => &mut found.timestamp,
+                header::ID => &mut found.id,
+                header::REQUEST => &mut found.request,
+                header::TYPE => &mut found.kind,
+                header::SUB_TYPE => &mut found.sub_type,
+                header::MALFORMED => &mut found.malformed,
+                header::BODY_SHA256 => &mut found.digest,
+                header::TRACEPARENT => &mut found.traceparent,
+                _ => continue,
+            };
+            let value = value.and_then(|value| std::str::from_utf8(value).ok());
+            *slot = Some(value.ok_or_else(|| Unreadable::Foreign(format!("header `{name}` is not text")))?);
+        }
+        Ok(found)
+    }
+
+    fn reading(&self, body: &'a [u8]) -> Result<Result<Event<'a>, String>, Unreadable> {
+        if let Some(reason) = self.malformed {
+            return Ok(Err(reason.to_owned()));
+        }
+        if let (Some(id), Some(kind)) = (self.id, self.kind) {
+            let request = self.request.map(|text| text.parse().map_err(|_| wrong(header::REQUEST, text)));
+            return Ok(Ok(Event {
+                id: id.into(),
+                request: request.transpose()?,
+                kind: kind.into(),
+                sub_type: self.sub_type.map(Into::into),
+            }));
+        }
+        match event::read(body) {
+            Reading::Event(event) => Ok(Ok(event)),
+            Reading::Malformed(malformed) => Ok(Err(malformed.reason)),
+            Reading::Ping => Ok(Err("a ping, wanted an event".to_owned())),
+        }
+    }
+}
