@@ -38,4 +38,6 @@
 //! One file names the HTTP statuses that senders are answered ([`intake::answer`]), one librdkafka's property keys
 //! ([`kafka::properties`]), one the configuration's keys (`config::keys`), one the metrics ([`telemetry::metrics`]).
 
+pub mod config;
 pub mod domain;
+pub mod telemetry;

@@ -1,0 +1,170 @@
+//! The second reading: what is written becomes what is meant.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ::config::FileFormat;
+use sha2::{Digest, Sha256};
+
+use super::document::{self, KeyPath, Step};
+use super::keys;
+use super::problem::{Problem, Problems};
+use super::reading::Reading;
+use super::values::HOSTNAME_PLACEHOLDER;
+use super::{
+    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Source, Telemetry, environment, rules,
+};
+use crate::domain::route::Routes;
+
+/// Hex digits of the configuration's hash: enough to tell the few configurations of one deployment apart.
+const HASH_DIGITS: usize = 16;
+
+/// Reads the file, and over it the environment; `role_override` is the command line's and stands above both.
+pub fn load(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+    role_override: Option<Role>,
+) -> Result<Config, Problems> {
+    let name = path.display().to_string();
+    let problem = |found: String, wanted: &str| {
+        Problems(vec![Problem { key: name.clone(), found, wanted: wanted.to_owned(), whence: name.clone() }])
+    };
+    let format = document::format_of(path).ok_or_else(|| {
+        problem("another kind of file".to_owned(), "a name that ends in .toml, .yaml or .yml")
+    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| problem(error.to_string(), "a readable file"))?;
+    read(&text, format, &name, environment, role_override)
+}
+
+/// Reads TOML from memory, without an environment, on a machine called `localhost`.
+pub fn from_toml(text: &str) -> Result<Config, Problems> {
+    let environment = [("HOSTNAME".to_owned(), "localhost".to_owned())];
+    read(text, FileFormat::Toml, "relay.toml", environment.into_iter(), None)
+}
+
+pub(super) fn read(
+    text: &str,
+    format: FileFormat,
+    file: &str,
+    environment: impl Iterator<Item = (String, String)>,
+    role_override: Option<Role>,
+) -> Result<Config, Problems> {
+    let leaves = document::parse(text, format, file).map_err(|problem| Problems(vec![problem]))?;
+    let (environment, hostname) = environment::split(environment);
+    let mut reading = Reading::new(file, leaves, environment);
+    let config = config(&mut reading, role_override);
+    if let Some(config) = &config {
+        rules::check(config, &mut reading);
+    }
+    let transactional_id = config.as_ref().map(|config| config.forward.transactional_id.as_str());
+    let needs_hostname = transactional_id.is_some_and(|id| id.contains(HOSTNAME_PLACEHOLDER));
+    if needs_hostname && hostname.is_none() {
+        let path = KeyPath::of(keys::TRANSACTIONAL_ID.row.path, "");
+        reading.object(&path, "an id without {hostname}: this machine's name is not known");
+    }
+    let problems = reading.finish();
+    match config {
+        Some(config) if problems.0.is_empty() => {
+            Ok(finished(config, hostname.as_deref().unwrap_or_default()))
+        }
+        _ => Err(problems),
+    }
+}
+
+/// Hashes before the hostname is filled in, so that replicas agree.
+fn finished(mut config: Config, hostname: &str) -> Config {
+    config.hash = hash(&config);
+    config.forward.transactional_id = config.forward.transactional_id.replace(HOSTNAME_PLACEHOLDER, hostname);
+    config
+}
+
+/// `Debug` names every setting and shows no secret. The role is left out: where the halves run apart, they
+/// share a file, and are to agree on it.
+fn hash(config: &Config) -> String {
+    let shared = Config { role: Role::All, ..config.clone() };
+    let mut digest = hex::encode(Sha256::digest(format!("{shared:?}")));
+    digest.truncate(HASH_DIGITS);
+    digest
+}
+
+/// Every function below gives `None` only where a problem was noted.
+fn config(reading: &mut Reading, role_override: Option<Role>) -> Option<Config> {
+    let role = reading.take(&keys::ROLE)?;
+    Some(Config {
+        role: role_override.unwrap_or(role),
+        intake: intake(reading)?,
+        admin: Admin { listen: reading.take(&keys::ADMIN_LISTEN)? },
+        sources: sources(reading)?,
+        kafka: kafka(reading)?,
+        inbox: Inbox {
+            topic: reading.take(&keys::INBOX_TOPIC)?,
+            partitions: reading.take(&keys::INBOX_PARTITIONS)?,
+            retention: reading.take(&keys::INBOX_RETENTION)?,
+        },
+        ledger: Ledger { topic: reading.take(&keys::LEDGER_TOPIC)? },
+        forward: Forward {
+            group: reading.take(&keys::FORWARD_GROUP)?,
+            transactional_id: reading.take(&keys::TRANSACTIONAL_ID)?,
+            dead_letter_topic: reading.take(&keys::DEAD_LETTER_TOPIC)?,
+            start_at: reading.take(&keys::START_AT)?,
+        },
+        dedup: Dedup { window: reading.take(&keys::WINDOW)?, max_ids: reading.take(&keys::MAX_IDS)? },
+        telemetry: Telemetry { log: reading.take(&keys::LOG)?, log_format: reading.take(&keys::LOG_FORMAT)? },
+        hash: String::new(),
+    })
+}
+
+fn intake(reading: &mut Reading) -> Option<Intake> {
+    Some(Intake {
+        listen: reading.take(&keys::INTAKE_LISTEN)?,
+        max_body_bytes: reading.take(&keys::MAX_BODY)?,
+        max_buffered_bytes: reading.take(&keys::MAX_BUFFERED)?,
+        max_connections: reading.take(&keys::MAX_CONNECTIONS)?,
+        max_in_flight: reading.take(&keys::MAX_IN_FLIGHT)?,
+        header_timeout: reading.take(&keys::HEADER_TIMEOUT)?,
+        body_timeout: reading.take(&keys::BODY_TIMEOUT)?,
+        answer_timeout: reading.take(&keys::ANSWER_TIMEOUT)?,
+        lame_duck: reading.take(&keys::LAME_DUCK)?,
+        shutdown_timeout: reading.take(&keys::SHUTDOWN_TIMEOUT)?,
+    })
+}
+
+fn sources(reading: &mut Reading) -> Option<BTreeMap<String, Source>> {
+    let names = reading.sources();
+    names.into_iter().map(|name| source(reading, &name).map(|source| (name, source))).collect()
+}
+
+fn source(reading: &mut Reading, name: &str) -> Option<Source> {
+    let files = reading.take_entries(name, &keys::SIGNING_SECRET_FILES);
+    let routes = named(reading.take_entries(name, &keys::ROUTES));
+    Some(Source {
+        public_url: reading.take_of(name, &keys::PUBLIC_URL)?,
+        signing_secret_files: files.into_iter().map(|(_, file)| file).collect(),
+        max_age: reading.take_of(name, &keys::MAX_AGE)?,
+        max_redelivery_age: reading.take_of(name, &keys::MAX_REDELIVERY_AGE)?,
+        max_clock_skew: reading.take_of(name, &keys::MAX_CLOCK_SKEW)?,
+        accept_unsigned_ping: reading.take_of(name, &keys::ACCEPT_UNSIGNED_PING)?,
+        routes: Routes::new(reading.take_of(name, &keys::EVENT_TOPIC)?, routes),
+    })
+}
+
+fn kafka(reading: &mut Reading) -> Option<Kafka> {
+    Some(Kafka {
+        bootstrap_servers: reading.take(&keys::BOOTSTRAP_SERVERS)?,
+        create_topics: reading.take(&keys::CREATE_TOPICS)?,
+        partitions: reading.take(&keys::EVENT_PARTITIONS)?,
+        replication_factor: reading.take(&keys::REPLICATION_FACTOR)?,
+        properties: named(reading.take_entries("", &keys::PROPERTIES)),
+        property_files: named(reading.take_entries("", &keys::PROPERTY_FILES)),
+    })
+}
+
+/// A table's entries by name.
+fn named<T>(entries: Vec<(Step, T)>) -> BTreeMap<String, T> {
+    let name = |(step, value)| match step {
+        Step::Name(name) => Some((name, value)),
+        Step::Index(_) => None,
+    };
+    entries.into_iter().filter_map(name).collect()
+}

@@ -1,0 +1,182 @@
+//! What `/status` says, as JSON: for people and tools. Times are RFC 3339, sizes bytes.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::labels::{Concern, HeldReason};
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The relay's version.
+    pub version: &'static str,
+    /// `all`, `intake` or `forward`.
+    pub role: &'static str,
+    /// Replicas whose hashes differ run with different settings.
+    pub config_hash: String,
+    /// When this process started.
+    #[serde(serialize_with = "rfc3339")]
+    pub started: Timestamp,
+    /// What `/readyz` says.
+    pub ready: bool,
+    /// What `/livez` says.
+    pub alive: bool,
+    /// Whether what is answered 200 survives the loss of a broker.
+    pub durable: Durable,
+    /// What makes it `no` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durable_reason: Option<String>,
+    /// By name.
+    pub sources: Vec<SourceStatus>,
+    /// The brokers and topics.
+    pub kafka: KafkaStatus,
+    /// Absent where this process has no intake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intake: Option<IntakeStatus>,
+    /// Absent where this process does not forward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward: Option<ForwardHalf>,
+}
+
+/// The intake half.
+#[derive(Debug, Serialize)]
+pub struct IntakeStatus {
+    /// Why it is not ready; empty: it is.
+    pub reasons: Vec<Reason>,
+}
+
+/// The forward half.
+#[derive(Debug, Serialize)]
+pub struct ForwardHalf {
+    /// Why it does not forward; empty: it does, or waits for partitions.
+    pub reasons: Vec<Reason>,
+    /// Its last report.
+    #[serde(flatten)]
+    pub status: ForwardStatus,
+}
+
+/// Something that keeps a half from being ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// One fixed word.
+    pub reason: Concern,
+    /// What was found, for people.
+    pub detail: String,
+}
+
+/// A source as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceIdentity {
+    /// Its name in the configuration.
+    pub name: String,
+    /// As saved in Developer Settings.
+    pub public_url: String,
+    /// The topic template.
+    pub topic: String,
+}
+
+/// A source, and what came from it.
+#[derive(Debug, Serialize)]
+pub struct SourceStatus {
+    /// As configured.
+    #[serde(flatten)]
+    pub identity: SourceIdentity,
+    /// When a delivery was last accepted; null: not since the start.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub last_accepted: Option<Timestamp>,
+}
+
+/// Whether an answered delivery survives the loss of a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durable {
+    /// At least two replicas in sync.
+    Yes,
+    /// Fewer.
+    No,
+    /// Kafka has not told yet.
+    #[default]
+    Unknown,
+}
+
+/// What is known of Kafka.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KafkaStatus {
+    /// Brokers that this process is connected to.
+    pub brokers_up: usize,
+    /// Brokers that the cluster told of.
+    pub brokers_known: usize,
+    /// Stands at the top of `/status`.
+    #[serde(skip)]
+    pub durable: Durable,
+    /// Stands there too.
+    #[serde(skip)]
+    pub durable_reason: Option<String>,
+    /// Topics that are missing or have settings under which the promise does not hold; what to do.
+    pub problems: Vec<String>,
+}
+
+/// What the forward thread reports.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ForwardStatus {
+    /// With the host's name filled in.
+    pub transactional_id: String,
+    /// Whether the producer was fenced and waits to begin again.
+    pub fenced: bool,
+    /// Partitions of the inbox assigned to this process.
+    pub owned: Vec<PartitionStatus>,
+    /// Seconds that the oldest inbox record not forwarded yet has waited.
+    pub lag_seconds: f64,
+    /// Event ids in all windows.
+    pub window_ids: usize,
+    /// Memory of all windows.
+    pub window_bytes: usize,
+}
+
+/// One partition of the inbox.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionStatus {
+    /// Its number.
+    pub partition: i32,
+    /// What is done with it.
+    #[serde(flatten)]
+    pub state: PartitionState,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Timestamp,
+    /// The inbox offset that is forwarded next; null: not known yet.
+    pub next_offset: Option<i64>,
+    /// Inbox records from there to the end; null: not known yet.
+    pub lag: Option<i64>,
+    /// Event ids in its window.
+    pub window_ids: usize,
+}
+
+/// What is done with a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum PartitionState {
+    /// Its ledger is being read.
+    TakingOver,
+    /// It is forwarded.
+    Active,
+    /// It waits for a person, or for its environment.
+    Held {
+        /// One fixed word.
+        reason: HeldReason,
+        /// What was found, and the command that helps.
+        detail: String,
+    },
+}
+
+fn rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+#[allow(clippy::ref_option)] // serde hands over a reference to the field
+fn rfc3339_or_null<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(time),
+        None => serializer.serialize_none(),
+    }
+}
