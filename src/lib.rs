@@ -40,4 +40,5 @@
 
 pub mod config;
 pub mod domain;
+pub mod kafka;
 pub mod telemetry;

@@ -1,0 +1,23 @@
+//! Kafka, as the relay uses it: client properties, what clients report of themselves, and topics.
+//!
+//! The halves make their own producers and consumers from these parts; nobody else names librdkafka.
+
+pub mod monitor;
+pub mod properties;
+pub mod topics;
+
+use rdkafka::error::KafkaError;
+
+/// Why a client of Kafka could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The configuration's properties.
+    #[error(transparent)]
+    Property(#[from] properties::PropertyError),
+    /// librdkafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+}
+
+/// How long a single request to Kafka may take before its caller looks around again.
+pub const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

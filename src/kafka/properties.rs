@@ -1,0 +1,205 @@
+//! The one place that names librdkafka's property keys.
+//!
+//! Each client is made in three steps: our tuning, over it the user's `kafka.properties`, over both what the promise
+//! rests on. The configuration refuses the last by name, so nothing of the user's is overridden silently.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+
+use crate::config::{Config, Kafka};
+
+/// Room for a record's headers and framing beside the body.
+pub const RECORD_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// How long a transaction may stay open before the broker aborts it: a killed owner holds back its successor and
+/// every `read_committed` reader for this long, and up to 10 s more until the broker looks.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A property that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PropertyError {
+    /// A file of `kafka.property_files`.
+    #[error("kafka.property_files.\"{key}\": cannot read {path}: {source}")]
+    File {
+        /// The property.
+        key: String,
+        /// Its file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// librdkafka does not take it.
+    #[error("kafka.properties: librdkafka refuses \"{key}\": {reason}")]
+    Refused {
+        /// The property.
+        key: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+}
+
+/// Properties in the order in which they are set.
+type Properties<'a> = &'a [(&'a str, &'a str)];
+
+/// What all clients share, whatever they are for.
+const COMMON: Properties<'static> = &[
+    ("client.id", "clearfeed-relay"),
+    // librdkafka waits up to 10 s between attempts to connect: a short outage would look long.
+    ("reconnect.backoff.ms", "100"),
+    ("reconnect.backoff.max.ms", "1000"),
+    ("socket.keepalive.enable", "true"),
+    // An answer that is lost is missed after this; a minute would be longer than any deadline of ours.
+    ("socket.timeout.ms", "10000"),
+    // Also how soon an idle producer finds out that Kafka is back: it connects only when it has something to ask.
+    ("topic.metadata.refresh.interval.ms", "5000"),
+];
+
+/// For clients that are polled all the time: in any other, statistics would pile up in a queue that nobody empties.
+const STATISTICS: (&str, &str) = ("statistics.interval.ms", "1000");
+
+/// A client without a part of its own, for look-ups.
+pub fn base(kafka: &Kafka) -> Result<ClientConfig, PropertyError> {
+    client(kafka, &[], &[])
+}
+
+fn client(
+    kafka: &Kafka,
+    tuning: Properties<'_>,
+    vital: Properties<'_>,
+) -> Result<ClientConfig, PropertyError> {
+    let mut client = ClientConfig::new();
+    for (key, value) in COMMON.iter().chain(tuning) {
+        client.set(*key, *value);
+    }
+    for (key, value) in &kafka.properties {
+        client.set(key, value);
+    }
+    for (key, path) in &kafka.property_files {
+        let value = std::fs::read_to_string(path).map_err(|source| PropertyError::File {
+            key: key.clone(),
+            path: path.display().to_string(),
+            source,
+        })?;
+        client.set(key, value.trim_end_matches(['\n', '\r']));
+    }
+    client.set("bootstrap.servers", &kafka.bootstrap_servers).set("allow.auto.create.topics", "false");
+    for (key, value) in vital {
+        client.set(*key, *value);
+    }
+    // Refuses names and values that librdkafka does not know, before any client is made of them.
+    match client.create_native_config() {
+        Ok(_) => Ok(client),
+        Err(KafkaError::ClientConfig(_, reason, key, _)) => Err(PropertyError::Refused { key, reason }),
+        Err(error) => Err(PropertyError::Refused { key: "?".to_owned(), reason: error.to_string() }),
+    }
+}
+
+/// The largest record that the relay writes, in bytes: `max.message.bytes` of its topics.
+pub fn max_record_bytes(config: &Config) -> usize {
+    config.intake.max_body_bytes + RECORD_OVERHEAD_BYTES
+}
+
+/// The producer that appends deliveries to the inbox.
+pub fn inbox_producer(config: &Config) -> Result<ClientConfig, PropertyError> {
+    // Nobody waits for an answer longer.
+    let timeout_ms = config.intake.answer_timeout.as_millis().to_string();
+    // Time for others to join a batch: half the CPU at 10,000 deliveries/s, for 5 ms of latency.
+    producer(config, &[("linger.ms", "5"), ("message.timeout.ms", &timeout_ms)], &[])
+}
+
+/// The producer of the forward half.
+pub fn transactional_producer(config: &Config) -> Result<ClientConfig, PropertyError> {
+    let timeout_ms = TRANSACTION_TIMEOUT.as_millis().to_string();
+    let tuning = &[
+        // A batch is complete when it is sent: nothing to wait for.
+        ("linger.ms", "0"),
+        // The coordinator answers CONCURRENT_TRANSACTIONS while it writes the markers of the last commit;
+        // librdkafka's 100 ms of patience would be most of a transaction's time.
+        ("retry.backoff.ms", "5"),
+        ("retry.backoff.max.ms", "50"),
+    ];
+    let vital = &[
+        ("transactional.id", config.forward.transactional_id.as_str()),
+        ("transaction.timeout.ms", &timeout_ms),
+        ("message.timeout.ms", &timeout_ms),
+    ];
+    producer(config, tuning, vital)
+}
+
+fn producer(
+    config: &Config,
+    tuning: Properties<'_>,
+    vital: Properties<'_>,
+) -> Result<ClientConfig, PropertyError> {
+    let record_bytes = max_record_bytes(config);
+    let (message_bytes, batch_bytes) =
+        (record_bytes.to_string(), (record_bytes / 2).min(1_000_000).to_string());
+    let common = [
+        STATISTICS,
+        // What waits for Kafka, in memory: what a listener can answer for within its time-out.
+        ("queue.buffering.max.kbytes", "65536"),
+        ("queue.buffering.max.messages", "100000"),
+        // librdkafka never splits a batch: one larger than the topic takes would fail with all its records.
+        ("batch.size", batch_bytes.as_str()),
+    ];
+    let common_vital = [
+        ("acks", "all"),
+        ("enable.idempotence", "true"),
+        ("partitioner", "murmur2_random"),
+        ("message.max.bytes", message_bytes.as_str()),
+    ];
+    client(&config.kafka, &[&common, tuning].concat(), &[&common_vital, vital].concat())
+}
+
+/// The consumer of the inbox, member of the group.
+pub fn inbox_consumer(config: &Config) -> Result<ClientConfig, PropertyError> {
+    let tuning = &[
+        STATISTICS,
+        // A killed owner's partitions move that much sooner than with 45 s.
+        ("session.timeout.ms", "6000"),
+        // How late the others hear of a rebalance.
+        ("heartbeat.interval.ms", "300"),
+        // Per partition, of which a replica may own dozens.
+        ("queued.min.messages", "10000"),
+        ("queued.max.messages.kbytes", "16384"),
+        // A full queue is looked at again after 1 s by default.
+        ("fetch.queue.backoff.ms", "10"),
+    ];
+    consumer(config, tuning, &[("partition.assignment.strategy", "cooperative-sticky")])
+}
+
+/// The reader of ledger partitions and of the group's offsets; never a member of the group.
+pub fn ledger_reader(config: &Config) -> Result<ClientConfig, PropertyError> {
+    let tuning = &[
+        // The end of a partition is told by a fetch that brings nothing, and the next partition waits for its answer.
+        ("fetch.wait.max.ms", "5"),
+        ("fetch.message.max.bytes", "4194304"),
+        ("queued.max.messages.kbytes", "65536"),
+        ("fetch.queue.backoff.ms", "1"),
+    ];
+    consumer(config, tuning, &[("enable.partition.eof", "true")])
+}
+
+/// Asks where partitions end for readers that do not wait for open transactions.
+pub fn uncommitted_reader(config: &Config) -> Result<ClientConfig, PropertyError> {
+    client(&config.kafka, &[], &[("isolation.level", "read_uncommitted")])
+}
+
+fn consumer(
+    config: &Config,
+    tuning: Properties<'_>,
+    vital: Properties<'_>,
+) -> Result<ClientConfig, PropertyError> {
+    let common_vital = [
+        ("group.id", config.forward.group.as_str()),
+        // Also makes the broker wait for a predecessor's open transaction before it tells the group's offsets.
+        ("isolation.level", "read_committed"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        // Where a partition goes on is the ledger's to say; an offset out of range is an error.
+        ("auto.offset.reset", "error"),
+    ];
+    client(&config.kafka, tuning, &[&common_vital, vital].concat())
+}

@@ -1,0 +1,350 @@
+//! The topics that the promise rests on: created where they are missing, and held against what is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+
+use super::monitor::Monitor;
+use super::{ClientError, REQUEST_TIMEOUT, properties};
+use crate::config::{Config, Role};
+use crate::domain::route::TopicName;
+
+/// Segments roll at least this often, so that retention takes what is old, and not much more.
+const MAX_SEGMENT: Duration = Duration::from_secs(6 * 3600);
+/// How often a created topic is looked for.
+const VISIBLE_POLL: Duration = Duration::from_millis(20);
+/// Kept in the ledger beyond what is needed, against retention that runs early.
+const LEDGER_MARGIN: Duration = Duration::from_secs(24 * 3600);
+
+/// A topic and what it must be like.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    name: TopicName,
+    partitions: i32,
+    /// Fewer partitions than wanted break the promise.
+    partitions_matter: bool,
+    rules: Vec<Rule>,
+}
+
+/// One setting of a topic.
+#[derive(Debug, Clone)]
+struct Rule {
+    key: &'static str,
+    bound: Bound,
+}
+
+#[derive(Debug, Clone)]
+enum Bound {
+    Exactly(&'static str),
+    AtLeast(u128),
+    AtMost(u128),
+    /// Or -1, without limit.
+    AtLeastOrUnlimited(u128),
+}
+
+impl Rule {
+    fn created_with(&self) -> String {
+        match &self.bound {
+            Bound::Exactly(value) => (*value).to_owned(),
+            Bound::AtLeast(number) | Bound::AtMost(number) | Bound::AtLeastOrUnlimited(number) => {
+                number.to_string()
+            }
+        }
+    }
+
+    fn holds(&self, found: &str) -> bool {
+        let number = found.parse::<u128>();
+        match &self.bound {
+            Bound::Exactly(value) => found == *value,
+            Bound::AtLeast(least) => number.is_ok_and(|number| number >= *least),
+            Bound::AtMost(most) => number.is_ok_and(|number| number <= *most),
+            Bound::AtLeastOrUnlimited(least) => found == "-1" || number.is_ok_and(|number| number >= *least),
+        }
+    }
+
+    fn wanted(&self) -> String {
+        match &self.bound {
+            Bound::Exactly(value) => (*value).to_owned(),
+            Bound::AtLeast(number) => format!("at least {number}"),
+            Bound::AtMost(number) => format!("at most {number}"),
+            Bound::AtLeastOrUnlimited(number) => format!("at least {number}, or -1"),
+        }
+    }
+}
+
+/// The topics that a process of this configuration needs, with what the promise wants of them.
+pub fn wanted(config: &Config) -> Vec<Wanted> {
+    let record_bytes = properties::max_record_bytes(config) as u128;
+    let fits = Rule { key: "max.message.bytes", bound: Bound::AtLeast(record_bytes) };
+    let log = |name: &TopicName, retention: Duration| Wanted {
+        name: name.clone(),
+        partitions: config.inbox.partitions,
+        partitions_matter: true,
+        rules: vec![
+            Rule { key: "cleanup.policy", bound: Bound::Exactly("delete") },
+            Rule { key: "retention.ms", bound: Bound::AtLeastOrUnlimited(retention.as_millis()) },
+            Rule { key: "retention.bytes", bound: Bound::Exactly("-1") },
+            Rule { key: "message.timestamp.type", bound: Bound::Exactly("LogAppendTime") },
+            Rule { key: "segment.ms", bound: Bound::AtMost(MAX_SEGMENT.as_millis()) },
+            fits.clone(),
+        ],
+    };
+    let mut wanted = vec![log(&config.inbox.topic, config.inbox.retention)];
+    if config.role != Role::Intake {
+        let ledger_retention = config.dedup.window + config.inbox.retention + LEDGER_MARGIN;
+        wanted.push(log(&config.ledger.topic, ledger_retention));
+        let known = config.sources.values().flat_map(|source| source.routes.known_topics());
+        let events: BTreeSet<_> = known.chain([config.forward.dead_letter_topic.clone()]).collect();
+        wanted.extend(events.into_iter().map(|name| event_topic(config, name)));
+    }
+    wanted
+}
+
+/// A topic that events go to.
+pub fn event_topic(config: &Config, name: TopicName) -> Wanted {
+    let record_bytes = properties::max_record_bytes(config) as u128;
+    let rules = vec![Rule { key: "max.message.bytes", bound: Bound::AtLeast(record_bytes) }];
+    Wanted { name, partitions: config.kafka.partitions, partitions_matter: false, rules }
+}
+
+/// The relay's own topics, which no event's type may lead to.
+pub fn reserved(config: &Config) -> BTreeSet<TopicName> {
+    let own = [&config.inbox.topic, &config.ledger.topic, &config.forward.dead_letter_topic];
+    own.into_iter().cloned().collect()
+}
+
+/// Why topics are not (yet) as the promise wants them. Each text says what was found, what is wanted, and the
+/// command that repairs it.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicsError {
+    /// Kafka is away, or does not let us look.
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    /// Topics are missing or wrong.
+    #[error("{}", .0.join("; "))]
+    NotAsWanted(Vec<String>),
+}
+
+/// Whether the inbox survives the loss of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Durability {
+    /// At least two replicas have each record before it is acknowledged.
+    Durable,
+    /// One broker's disk is all there is; the text says what was found.
+    NotDurable(String),
+}
+
+/// Looks at topics and creates them.
+pub struct Topics {
+    admin: AdminClient<Monitor>,
+    bootstrap_servers: String,
+    may_create: bool,
+    replication_factor: i32,
+}
+
+impl Topics {
+    /// Makes the client; nothing is sent yet.
+    pub fn new(config: &Config, monitor: Monitor) -> Result<Self, ClientError> {
+        let client = properties::base(&config.kafka)?;
+        Ok(Self {
+            admin: AdminClient::from_config_and_context(&client, monitor)?,
+            bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+            may_create: config.kafka.create_topics,
+            replication_factor: config.kafka.replication_factor,
+        })
+    }
+
+    /// Creates what is missing, where that is allowed, and holds what is there against what is wanted.
+    pub async fn ensure(&self, wanted: &[Wanted]) -> Result<(), TopicsError> {
+        let missing: Vec<_> = {
+            let existing = self.existing(wanted.iter().map(|topic| topic.name.as_str()))?;
+            wanted.iter().filter(|topic| !existing.contains_key(topic.name.as_str())).collect()
+        };
+        if !missing.is_empty() {
+            let copies = self.copies().await;
+            if !self.may_create {
+                let commands = missing.iter().map(|topic| self.missing(topic, copies)).collect();
+                return Err(TopicsError::NotAsWanted(commands));
+            }
+            for topic in missing {
+                self.create(topic, copies).await?;
+            }
+            self.wait_until_visible(wanted).await?;
+        }
+        self.compare(wanted).await
+    }
+
+    /// Brokers learn of new topics one after the other.
+    async fn wait_until_visible(&self, wanted: &[Wanted]) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while self.existing(wanted.iter().map(|topic| topic.name.as_str()))?.len() < wanted.len()
+            && Instant::now() < deadline
+        {
+            tokio::time::sleep(VISIBLE_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Names of all topics that there are.
+    pub fn names(&self) -> Result<BTreeSet<String>, KafkaError> {
+        Ok(self.metadata()?.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
+    /// Creates one topic. It may exist by now.
+    pub async fn create_one(&self, topic: &Wanted) -> Result<(), TopicsError> {
+        let copies = self.copies().await;
+        self.create(topic, copies).await
+    }
+
+    /// Whether missing topics are created.
+    pub fn may_create(&self) -> bool {
+        self.may_create
+    }
+
+    /// Brokers, and all topics at once: asking for one by name could create it, where brokers create topics by themselves.
+    fn metadata(&self) -> Result<Metadata, KafkaError> {
+        self.admin.inner().fetch_metadata(None, REQUEST_TIMEOUT)
+    }
+
+    /// Partitions and replicas of those of the topics that exist.
+    fn existing<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<BTreeMap<&'a str, (usize, usize)>, KafkaError> {
+        let metadata = self.metadata()?;
+        let by_name: BTreeMap<_, _> = metadata.topics().iter().map(|topic| (topic.name(), topic)).collect();
+        Ok(names
+            .filter_map(|name| {
+                let topic = by_name.get(name)?;
+                let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+                Some((name, (topic.partitions().len(), replicas.unwrap_or(0))))
+            })
+            .collect())
+    }
+
+    /// Replicas of a topic that the relay creates, where that is known.
+    async fn copies(&self) -> Option<usize> {
+        if let Ok(copies) = usize::try_from(self.replication_factor) {
+            return Some(copies);
+        }
+        let metadata = self.metadata().ok()?;
+        let broker = ResourceSpecifier::Broker(metadata.brokers().first()?.id());
+        let answers = self.admin.describe_configs([&broker], &options()).await.ok()?;
+        let config = answers.into_iter().next()?.ok()?;
+        config.get("default.replication.factor")?.value.as_ref()?.parse().ok()
+    }
+
+    async fn create(&self, topic: &Wanted, copies: Option<usize>) -> Result<(), TopicsError> {
+        let settings = settings(topic, copies);
+        let replication = TopicReplication::Fixed(self.replication_factor);
+        let new = settings
+            .iter()
+            .fold(NewTopic::new(topic.name.as_str(), topic.partitions, replication), |new, (key, value)| {
+                new.set(key, value)
+            });
+        for result in self.admin.create_topics([&new], &options()).await? {
+            match result {
+                Ok(_) => tracing::info!(topic = %topic.name, partitions = topic.partitions, "topic created"),
+                // Another replica was quicker.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    let problem = format!("topic {name} cannot be created: {code}");
+                    return Err(TopicsError::NotAsWanted(vec![problem]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn compare(&self, wanted: &[Wanted]) -> Result<(), TopicsError> {
+        let existing = self.existing(wanted.iter().map(|topic| topic.name.as_str()))?;
+        let mut problems = Vec::new();
+        for topic in wanted {
+            let Some((partitions, _)) = existing.get(topic.name.as_str()) else {
+                problems.push(format!("topic {}: created, and not to be seen yet", topic.name));
+                continue;
+            };
+            if topic.partitions_matter && *partitions < topic.partitions.unsigned_abs() as usize {
+                problems.push(format!(
+                    "topic {}: found {partitions} partitions, wanted at least inbox.partitions = {}",
+                    topic.name, topic.partitions
+                ));
+            }
+            let config = self.describe(&topic.name).await?;
+            for rule in &topic.rules {
+                let found = config.get(rule.key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+                if !rule.holds(&found) {
+                    problems.push(self.repair(&topic.name, rule, &found));
+                }
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(TopicsError::NotAsWanted(problems)) }
+    }
+
+    /// Whether a broker may be lost without losing what was answered 200.
+    pub async fn durability(&self, inbox: &TopicName) -> Result<Durability, TopicsError> {
+        let existing = self.existing([inbox.as_str()].into_iter())?;
+        let (_, replicas) = existing.get(inbox.as_str()).copied().unwrap_or_default();
+        let config = self.describe(inbox).await?;
+        let in_sync = config.get("min.insync.replicas").and_then(|entry| entry.value.clone());
+        let in_sync = in_sync.and_then(|value| value.parse::<usize>().ok()).unwrap_or(1);
+        if replicas >= 2 && in_sync >= 2 {
+            return Ok(Durability::Durable);
+        }
+        Ok(Durability::NotDurable(format!(
+            "topic {inbox}: found {replicas} replicas and min.insync.replicas={in_sync}, wanted at least 3 and 2"
+        )))
+    }
+
+    async fn describe(&self, topic: &TopicName) -> Result<ConfigResource, TopicsError> {
+        let specifier = ResourceSpecifier::Topic(topic.as_str());
+        let answers = self.admin.describe_configs([&specifier], &options()).await?;
+        match answers.into_iter().next() {
+            Some(Ok(config)) => Ok(config),
+            Some(Err(code)) => Err(KafkaError::AdminOp(code).into()),
+            None => Err(KafkaError::Canceled.into()),
+        }
+    }
+
+    fn missing(&self, topic: &Wanted, copies: Option<usize>) -> String {
+        let configs: Vec<_> =
+            settings(topic, copies).iter().map(|(key, value)| format!("--config {key}={value}")).collect();
+        format!(
+            "topic {} is missing and kafka.create_topics is false; create it with: kafka-topics \
+             --bootstrap-server {} --create --topic {0} --partitions {} {}",
+            topic.name,
+            self.bootstrap_servers,
+            topic.partitions,
+            configs.join(" ")
+        )
+    }
+
+    fn repair(&self, topic: &TopicName, rule: &Rule, found: &str) -> String {
+        format!(
+            "topic {topic}: found {}={found:?}, wanted {}; repair it with: kafka-configs --bootstrap-server {} \
+             --alter --entity-type topics --entity-name {topic} --add-config {0}={}",
+            rule.key,
+            rule.wanted(),
+            self.bootstrap_servers,
+            rule.created_with()
+        )
+    }
+}
+
+/// What a topic is created with. Without the number of replicas the broker's own minimum in sync holds.
+fn settings(topic: &Wanted, copies: Option<usize>) -> Vec<(&'static str, String)> {
+    let rules = topic.rules.iter().map(|rule| (rule.key, rule.created_with()));
+    let in_sync = copies.map(|copies| ("min.insync.replicas", copies.saturating_sub(1).max(1).to_string()));
+    let elections = ("unclean.leader.election.enable", "false".to_owned());
+    rules.chain(in_sync).chain([elections]).collect()
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
