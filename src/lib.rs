@@ -38,7 +38,9 @@
 //! One file names the HTTP statuses that senders are answered ([`intake::answer`]), one librdkafka's property keys
 //! ([`kafka::properties`]), one the configuration's keys (`config::keys`), one the metrics ([`telemetry::metrics`]).
 
+pub mod admin;
 pub mod config;
 pub mod domain;
+pub mod intake;
 pub mod kafka;
 pub mod telemetry;

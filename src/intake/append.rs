@@ -1,0 +1,93 @@
+//! Appending to the inbox through one idempotent producer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+
+use crate::config::Config;
+use crate::domain::inbox_record::InboxRecord;
+use crate::domain::partitioner::partition_for_key;
+use crate::domain::route::TopicName;
+use crate::kafka::monitor::Monitor;
+use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
+use crate::telemetry::metrics::Metrics;
+
+/// The inbox topic, as intake writes it.
+pub struct Inbox {
+    producer: FutureProducer<Monitor>,
+    topic: TopicName,
+    partitions: i32,
+    answer_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// Why a record may not be in the inbox. It may be there all the same: then the redelivery is a repeat.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    /// The producer's queue is full, or Kafka refused the record.
+    #[error("Kafka did not take the record: {0}")]
+    Refused(KafkaError),
+    /// No acknowledgement within `intake.answer_timeout`.
+    #[error("no acknowledgement from Kafka in time")]
+    TimedOut,
+}
+
+impl Inbox {
+    /// Makes the producer; it connects by itself.
+    pub fn new(config: &Config, monitor: &Monitor, metrics: Arc<Metrics>) -> Result<Self, ClientError> {
+        let client = properties::inbox_producer(config)?;
+        Ok(Self {
+            producer: FutureProducer::from_config_and_context(&client, monitor.principal())?,
+            topic: config.inbox.topic.clone(),
+            partitions: config.inbox.partitions,
+            answer_timeout: config.intake.answer_timeout,
+            metrics,
+        })
+    }
+
+    /// Appends a record; done when all in-sync replicas have it. Once called it is not cancelled by dropping the
+    /// future: the record is in the producer's hands.
+    pub async fn append(&self, record: InboxRecord) -> Result<(), InboxError> {
+        let started = Instant::now();
+        let acknowledged = self.send(&record)?;
+        // The producer has a copy of its own.
+        drop(record);
+        let result = match tokio::time::timeout(self.answer_timeout, acknowledged).await {
+            Ok(Ok(Ok(_))) => Ok(()),
+            Ok(Ok(Err((error, _)))) => Err(InboxError::Refused(error)),
+            Ok(Err(_)) => Err(InboxError::Refused(KafkaError::Canceled)),
+            Err(_) => Err(InboxError::TimedOut),
+        };
+        self.metrics.intake.append_duration.observe(started.elapsed().as_secs_f64());
+        result
+    }
+
+    fn send(&self, record: &InboxRecord) -> Result<rdkafka::producer::DeliveryFuture, InboxError> {
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
+        let message = FutureRecord::to(self.topic.as_str())
+            .partition(partition_for_key(record.key.as_bytes(), self.partitions))
+            .key(&record.key)
+            .payload(record.body.as_ref())
+            .headers(headers);
+        self.producer.send_result(message).map_err(|(error, _)| InboxError::Refused(error))
+    }
+
+    /// Connects and learns where partitions are, so that the first delivery does not wait for it. Blocks.
+    pub fn warm_up(&self) -> Result<(), KafkaError> {
+        self.producer.client().fetch_metadata(Some(self.topic.as_str()), REQUEST_TIMEOUT).map(|_| ())
+    }
+
+    /// Waits until everything that was appended is acknowledged or given up. Blocks.
+    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
+        self.producer.flush(timeout)
+    }
+}

@@ -1,0 +1,258 @@
+//! What happens to a request: from its head to its answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::{Method, Request};
+use jiff::Timestamp;
+use prometheus::IntGauge;
+use tokio::sync::Semaphore;
+
+use super::answer::Answer;
+use super::append::Inbox;
+use super::body::{BodyError, Budget};
+use crate::config::{self, Config};
+use crate::domain::delivery::{AgeLimits, AuthenticDelivery, HeaderValue, RawDelivery, Refusal, header};
+use crate::domain::event::{self, Reading};
+use crate::domain::inbox_record::{InboxRecord, Unsigned};
+use crate::domain::signature::{Keyring, SignedUrl};
+use crate::telemetry::health::Health;
+use crate::telemetry::labels::{Concern, Outcome};
+use crate::telemetry::metrics::{self, Metrics};
+
+/// The largest body in which an unsigned ping is looked for.
+const MAX_PING_BYTES: usize = 1024;
+/// The longest unsigned header that is passed on.
+const MAX_UNSIGNED_BYTES: usize = 256;
+
+/// All sources by the path and query that they are served under.
+pub struct Endpoints {
+    sources: BTreeMap<String, Source>,
+    inbox: Arc<Inbox>,
+    in_flight: Arc<Semaphore>,
+    budget: Budget,
+    max_body_bytes: usize,
+    body_timeout: Duration,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+}
+
+struct Source {
+    name: String,
+    url: SignedUrl,
+    keyring: Keyring,
+    limits: AgeLimits,
+    accept_unsigned_ping: bool,
+    metrics: Arc<metrics::Source>,
+}
+
+impl Source {
+    fn new(name: &str, source: &config::Source, keyring: Keyring, metrics: Arc<metrics::Source>) -> Self {
+        let &config::Source { max_age, max_redelivery_age, max_clock_skew, accept_unsigned_ping, .. } =
+            source;
+        Self {
+            name: name.to_owned(),
+            url: source.public_url.clone(),
+            keyring,
+            limits: AgeLimits { max_age, max_redelivery_age, max_clock_skew },
+            accept_unsigned_ping,
+            metrics,
+        }
+    }
+}
+
+impl Endpoints {
+    /// Takes the secrets of each source by its name. A source without secrets is not served.
+    pub fn new(
+        config: &Config,
+        mut keyrings: BTreeMap<String, Keyring>,
+        inbox: Arc<Inbox>,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Self {
+        let endpoint = |(name, source): (&String, &config::Source)| {
+            let (keyring, metrics) = (keyrings.remove(name)?, Arc::clone(metrics.source(name)?));
+            let served = source.public_url.path_and_query().to_owned();
+            Some((served, Source::new(name, source, keyring, metrics)))
+        };
+        let limits = &config.intake;
+        metrics.intake.buffered_limit_bytes.set(i64::try_from(limits.max_buffered_bytes).unwrap_or(i64::MAX));
+        Self {
+            sources: config.sources.iter().filter_map(endpoint).collect(),
+            inbox,
+            in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
+            budget: Budget::new(limits.max_buffered_bytes, metrics.intake.buffered_bytes.clone()),
+            max_body_bytes: limits.max_body_bytes,
+            body_timeout: limits.body_timeout,
+            metrics,
+            health,
+        }
+    }
+
+    /// Answers a request, and counts it.
+    pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let source = self.source(&request);
+        let mut count = Count::begin(&self.metrics, source.ok().map(|source| source.metrics.as_ref()));
+        let answer = match source {
+            Ok(source) => self.answer_for(source, request).await,
+            Err(answer) => answer,
+        };
+        count.outcome = answer.outcome();
+        answer
+    }
+
+    /// The source that is asked for. Only the target counts: `Host` and `X-Forwarded-*` are the sender's to choose.
+    fn source(&self, request: &Request<Incoming>) -> Result<&Source, Answer> {
+        let uri = request.uri();
+        if uri.scheme().is_some() || uri.authority().is_some() {
+            return Err(Answer::BadRequest("wanted a request target that begins with /"));
+        }
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        self.sources.get(target).ok_or(Answer::NotFound)
+    }
+
+    async fn answer_for(&self, source: &Source, request: Request<Incoming>) -> Answer {
+        match *request.method() {
+            Method::POST => {}
+            Method::GET | Method::HEAD if request.body().is_end_stream() => return Answer::Pong,
+            _ => return Answer::MethodNotAllowed,
+        }
+        if request.headers().contains_key(CONTENT_ENCODING) {
+            return Answer::Encoded;
+        }
+        let Ok(_in_flight) = self.in_flight.try_acquire() else {
+            return Answer::Unavailable("too many requests at once");
+        };
+        let (head, body) = request.into_parts();
+        let signature = header_value(&head.headers, header::SIGNATURE);
+        let is_unsigned = matches!(signature, HeaderValue::Absent);
+        if is_unsigned && !source.accept_unsigned_ping {
+            source.metrics.refused(Refusal::NoSignature);
+            return Answer::NotAuthenticated;
+        }
+        // Without a signature it can only be a ping: nothing larger is read.
+        let max_bytes =
+            if is_unsigned { MAX_PING_BYTES.min(self.max_body_bytes) } else { self.max_body_bytes };
+        let buffered = match self.budget.read(body, max_bytes, self.body_timeout).await {
+            Ok(buffered) => buffered,
+            Err(BodyError::TooLarge) if is_unsigned => {
+                source.metrics.refused(Refusal::NoSignature);
+                return Answer::NotAuthenticated;
+            }
+            Err(BodyError::TooLarge) => return Answer::TooLarge,
+            Err(BodyError::TooSlow) => return Answer::TooSlow,
+            Err(BodyError::NoRoom) => return Answer::Unavailable("too many bodies at once"),
+            Err(BodyError::Broken) => {
+                return Answer::BadRequest("the body is shorter than announced, or its chunks are malformed");
+            }
+        };
+        let received = Timestamp::now();
+        if is_unsigned && event::read(&buffered.bytes) == Reading::Ping {
+            return Answer::Pong;
+        }
+        let raw = RawDelivery {
+            verb: head.method.as_str(),
+            body: buffered.bytes.clone(),
+            signature,
+            timestamp: header_value(&head.headers, header::TIMESTAMP),
+            retry: header_value(&head.headers, header::RETRY_COUNT),
+        };
+        match raw.authenticate(&source.url, &source.keyring, &source.limits, received) {
+            Ok(delivery) => self.accept(source, &delivery, received, &head.headers).await,
+            Err(refusal) => {
+                source.metrics.refused(refusal);
+                Answer::NotAuthenticated
+            }
+        }
+    }
+
+    /// Keeps an authentic delivery.
+    async fn accept(
+        &self,
+        source: &Source,
+        delivery: &AuthenticDelivery,
+        received: Timestamp,
+        headers: &HeaderMap,
+    ) -> Answer {
+        source.metrics.authenticated(delivery.matched(), delivery.retry());
+        let age = received.duration_since(delivery.timestamp()).as_secs_f64().max(0.0);
+        self.metrics.intake.event_age.observe(age);
+        let unsigned = Unsigned {
+            content_type: text(headers, &CONTENT_TYPE),
+            traceparent: text(headers, &HeaderName::from_static("traceparent")),
+        };
+        let Some(record) = InboxRecord::new(&source.name, delivery, received, unsigned) else {
+            return Answer::Pong;
+        };
+        let answer = self.append(record).await;
+        if answer.is_success() {
+            source.metrics.accepted(received);
+        } else if delivery.retry() == 3 {
+            source.metrics.last_attempt_failed();
+        }
+        answer
+    }
+
+    async fn append(&self, record: InboxRecord) -> Answer {
+        // Before the topics have been looked at nobody knows whether the inbox would keep it.
+        if self.health.intake().has(Concern::Starting) {
+            return Answer::Unavailable("not ready yet");
+        }
+        match self.inbox.append(record).await {
+            Ok(()) => Answer::Accepted,
+            Err(error) => {
+                tracing::warn!(%error, "delivery not kept");
+                Answer::Unavailable("cannot be stored now")
+            }
+        }
+    }
+}
+
+/// A header as the domain takes it.
+fn header_value<'a>(headers: &'a HeaderMap, name: &str) -> HeaderValue<'a> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => HeaderValue::Absent,
+        (Some(value), None) => HeaderValue::One(value.as_bytes()),
+        (Some(_), Some(_)) => HeaderValue::Several,
+    }
+}
+
+/// A header to be passed on, where it is short, visible text and stands there once.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    match header_value(headers, name.as_str()) {
+        HeaderValue::One(value) if value.len() <= MAX_UNSIGNED_BYTES => {
+            let text = std::str::from_utf8(value).ok()?;
+            (!text.chars().any(char::is_control)).then(|| text.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Counts a request when it ends, however it ends.
+struct Count<'a> {
+    metrics: &'a Metrics,
+    source: Option<&'a metrics::Source>,
+    started: Instant,
+    in_flight: &'a IntGauge,
+    outcome: Outcome,
+}
+
+impl<'a> Count<'a> {
+    fn begin(metrics: &'a Metrics, source: Option<&'a metrics::Source>) -> Self {
+        let in_flight = &metrics.intake.in_flight;
+        in_flight.inc();
+        // A sender that goes away drops the request: no answer is ever set.
+        Self { metrics, source, started: Instant::now(), in_flight, outcome: Outcome::Abandoned }
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+        self.metrics.answered(self.source, self.outcome, self.started.elapsed());
+    }
+}

@@ -1,0 +1,134 @@
+//! The public listener: accepts connections, serves them with hyper, and drains.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connections::{Connections, Place};
+use super::endpoint::Endpoints;
+use super::socket::Socket;
+use crate::telemetry::metrics::Metrics;
+
+/// Headers of a request: ClearFeed sends about ten, proxies add about ten more.
+const MAX_HEADERS: usize = 64;
+/// Bytes of a request's head, and of what is read at once of a body.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// After `accept` failed, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Limits of connections.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// Open connections.
+    pub max_connections: usize,
+    /// For a request's head.
+    pub header_timeout: Duration,
+}
+
+/// The listener and its connections.
+pub struct Listener {
+    endpoints: Arc<Endpoints>,
+    connections: Arc<Connections>,
+    header_timeout: Duration,
+    tracker: TaskTracker,
+    /// Answers say `Connection: close`.
+    leaving: CancellationToken,
+    /// No connection is accepted, and none is kept alive.
+    closing: CancellationToken,
+}
+
+impl Listener {
+    /// A listener for these endpoints.
+    pub fn new(endpoints: Endpoints, limits: ListenerLimits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            endpoints: Arc::new(endpoints),
+            connections: Arc::new(Connections::new(limits.max_connections, metrics)),
+            header_timeout: limits.header_timeout,
+            tracker: TaskTracker::new(),
+            leaving: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    /// Accepts until [`Listener::close`].
+    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.closing.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream) {
+        // Without a place the stream is dropped: closed before anything was read of it.
+        let Some(place) = self.connections.enter() else { return };
+        // Answers are short and written at once: waiting to fill a packet would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "connection is gone already");
+            return;
+        }
+        self.tracker.spawn(Arc::clone(self).serve(stream, place));
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, place: Place) {
+        let connection = Arc::clone(&place.connection);
+        let socket = Socket::new(stream, Arc::clone(&connection), self.header_timeout);
+        let service = service_fn(|request: Request<Incoming>| {
+            let (endpoints, connection, leaving) = (&self.endpoints, &connection, &self.leaving);
+            connection.begin_request();
+            async move {
+                let answer = endpoints.answer(request).await;
+                connection.end_request();
+                Ok::<_, Infallible>(answer.into_response(leaving.is_cancelled()))
+            }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // The socket has that limit, for heads alone.
+            .header_read_timeout(None)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(socket, service);
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            () = connection.evicted.cancelled() => return,
+            ended = serving.as_mut() => ended,
+            () = self.closing.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    /// From now on answers tell senders to take their next request elsewhere.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// Accepts no more connections, finishes the requests in flight, and ends the connections.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}

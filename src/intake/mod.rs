@@ -1,0 +1,15 @@
+//! The intake half: proves that a delivery is ClearFeed's, appends it to the inbox, and answers 200 when Kafka has it.
+//!
+//! It keeps no memory of what it saw: a delivery that comes twice is two records of the inbox and nothing else.
+
+pub mod answer;
+mod append;
+mod body;
+mod connections;
+mod endpoint;
+mod listener;
+mod socket;
+
+pub use append::{Inbox, InboxError};
+pub use endpoint::Endpoints;
+pub use listener::{Listener, ListenerLimits};
