@@ -41,6 +41,7 @@
 pub mod admin;
 pub mod config;
 pub mod domain;
+pub mod forward;
 pub mod intake;
 pub mod kafka;
 pub mod telemetry;

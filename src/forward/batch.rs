@@ -1,0 +1,230 @@
+//! A batch of inbox records on its way through one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::admission::TopicAdmission;
+use super::partition::{Decision, Held, InboxMessage, Rules};
+use super::slots::Slots;
+use super::takeover::OFFSET_METADATA;
+use super::transaction::{Failure, TransactionRecord, Transactions};
+use crate::config::Config;
+use crate::domain::event_record::{DeadLetterReason, Outgoing};
+use crate::domain::inbox_record::{Position, header};
+use crate::domain::ledger_entry;
+use crate::domain::route::TopicName;
+use crate::telemetry::labels::RecordOutcome;
+use crate::telemetry::metrics::ForwardMetrics;
+
+/// Inbox records in the order in which they were consumed.
+#[derive(Default)]
+pub(super) struct Batch<'c> {
+    records: Vec<BorrowedMessage<'c>>,
+    bytes: usize,
+}
+
+/// What decisions rest on beside the records.
+pub(super) struct Scope<'a> {
+    pub(super) config: &'a Config,
+    pub(super) reserved: &'a BTreeSet<TopicName>,
+    pub(super) admission: &'a TopicAdmission,
+    pub(super) oversized: &'a BTreeMap<Position, u32>,
+}
+
+/// What a transaction did, once it is committed.
+#[derive(Default)]
+pub(super) struct Forwarded {
+    partitions: BTreeSet<i32>,
+    repeats: u64,
+    dead_letters: Vec<(DeadLetterReason, Position)>,
+    /// When intake had read the published events.
+    received: Vec<Timestamp>,
+    /// Seconds that the broker's clock was ahead of intake's at the last record.
+    clock_skew: Option<f64>,
+    /// Partitions that cannot go on, and why.
+    held: BTreeMap<i32, Held>,
+}
+
+impl<'c> Batch<'c> {
+    pub(super) fn push(&mut self, record: BorrowedMessage<'c>) {
+        self.bytes += record.payload_len();
+        self.records.push(record);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn partitions(&self) -> BTreeSet<i32> {
+        self.records.iter().map(Message::partition).collect()
+    }
+
+    /// The position of the record, where there is only one.
+    pub(super) fn only_position(&self) -> Option<Position> {
+        match self.records.as_slice() {
+            [record] => Some(position(record)),
+            _ => None,
+        }
+    }
+
+    /// Decides about every record, and writes what follows in one transaction. `None`: there was nothing to do.
+    pub(super) fn forward(
+        &self,
+        transactions: &Transactions,
+        slots: &mut Slots,
+        scope: &Scope<'_>,
+        group: &ConsumerGroupMetadata,
+    ) -> Result<Option<Forwarded>, Failure> {
+        let now = std::time::Instant::now();
+        let mut forwarded = Forwarded::default();
+        forwarded
+            .partitions
+            .extend(slots.active().filter(|(_, active)| active.is_silent(now)).map(|(p, _)| p));
+        if self.records.is_empty() && forwarded.partitions.is_empty() {
+            return Ok(None);
+        }
+        transactions.begin()?;
+        let rules = Rules {
+            sources: &scope.config.sources,
+            reserved: scope.reserved,
+            oversized: scope.oversized,
+            admit: &|topic| scope.admission.admit(topic),
+        };
+        for record in &self.records {
+            forwarded.take(record, slots, &rules, scope.config, transactions)?;
+        }
+        let offsets = forwarded.write_ledger(slots, scope.config, transactions)?;
+        transactions.commit(&offsets, group)?;
+        Ok(Some(forwarded))
+    }
+}
+
+impl Forwarded {
+    fn take(
+        &mut self,
+        record: &BorrowedMessage<'_>,
+        slots: &mut Slots,
+        rules: &Rules<'_>,
+        config: &Config,
+        transactions: &Transactions,
+    ) -> Result<(), Failure> {
+        let position = position(record);
+        let Some(active) = slots.get(position.partition) else { return Ok(()) };
+        if self.held.contains_key(&position.partition) {
+            return Ok(());
+        }
+        let headers = record.headers().map(|headers| headers.iter().map(|header| (header.key, header.value)));
+        let message = InboxMessage {
+            position,
+            appended_ms: record.timestamp().to_millis().unwrap_or(0),
+            headers: headers.into_iter().flatten().collect(),
+            body: record.payload().unwrap_or_default(),
+        };
+        let decision = match active.partition.decide(&message, rules) {
+            Ok(decision) => decision,
+            Err(held) => {
+                self.held.insert(position.partition, held);
+                return Ok(());
+            }
+        };
+        self.partitions.insert(position.partition);
+        match decision {
+            Decision::Repeat => self.repeats += 1,
+            Decision::Publish { topic, record, received } => {
+                send(transactions, topic.as_str(), &record, &message)?;
+                self.received.push(received);
+                #[expect(clippy::cast_precision_loss, reason = "clocks that are 285,000 years apart")]
+                let skew = (message.appended_ms - received.as_millisecond()) as f64 / 1e3;
+                self.clock_skew = Some(skew);
+            }
+            Decision::DeadLetter(reason, record) => {
+                send(transactions, config.forward.dead_letter_topic.as_str(), &record, &message)?;
+                self.dead_letters.push((reason, position));
+            }
+        }
+        Ok(())
+    }
+
+    /// One ledger record for each partition in the batch; returns the inbox offsets that go with them.
+    fn write_ledger(
+        &self,
+        slots: &mut Slots,
+        config: &Config,
+        transactions: &Transactions,
+    ) -> Result<TopicPartitionList, Failure> {
+        let mut offsets = TopicPartitionList::new();
+        for &number in &self.partitions {
+            let Some(active) = slots.get(number) else { continue };
+            let entry = active.partition.ledger_entry(config.inbox.partitions.unsigned_abs());
+            transactions.send(&TransactionRecord {
+                topic: config.ledger.topic.as_str(),
+                partition: Some(number),
+                key: "",
+                headers: &[(header::FORMAT.to_owned(), ledger_entry::FORMAT.as_bytes().to_vec())],
+                value: &entry.encode(),
+                inbox_partition: number,
+            })?;
+            let added =
+                offsets.add_partition_offset(config.inbox.topic.as_str(), number, Offset::Offset(entry.to));
+            added.map_err(|error| Failure::Replace(error.to_string()))?;
+            if let Some(mut element) = offsets.find_partition(config.inbox.topic.as_str(), number) {
+                element.set_metadata(OFFSET_METADATA);
+            }
+        }
+        Ok(offsets)
+    }
+
+    pub(super) fn partitions(&self) -> impl Iterator<Item = i32> {
+        self.partitions.iter().copied()
+    }
+
+    /// Partitions that cannot go on, and why.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&i32, &Held)> {
+        self.held.iter()
+    }
+
+    /// Counts what is committed now.
+    pub(super) fn count(&self, metrics: &ForwardMetrics) {
+        metrics.records.of(RecordOutcome::Published).inc_by(self.received.len() as u64);
+        metrics.records.of(RecordOutcome::Repeat).inc_by(self.repeats);
+        for (reason, position) in &self.dead_letters {
+            metrics.dead_letter(*reason, position.partition, position.offset);
+        }
+        let now = Timestamp::now();
+        for received in &self.received {
+            metrics.end_to_end.observe(now.duration_since(*received).as_secs_f64());
+        }
+        if let Some(skew) = self.clock_skew {
+            metrics.clock_skew.set(skew);
+        }
+    }
+}
+
+fn send(
+    transactions: &Transactions,
+    topic: &str,
+    record: &Outgoing,
+    message: &InboxMessage<'_>,
+) -> Result<(), Failure> {
+    let length = record.head_bytes.map_or(message.body.len(), |head| head.min(message.body.len()));
+    transactions.send(&TransactionRecord {
+        topic,
+        partition: None,
+        key: &record.key,
+        headers: &record.headers,
+        value: &message.body[..length],
+        inbox_partition: message.position.partition,
+    })
+}
+
+fn position(record: &BorrowedMessage<'_>) -> Position {
+    Position { partition: record.partition(), offset: record.offset() }
+}

@@ -1,0 +1,139 @@
+//! The inbox, as a member of the group reads it.
+
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::batch::Batch;
+use super::group::GroupContext;
+use super::slots::{Arrival, Slots};
+use crate::config::Config;
+use crate::kafka::monitor::Monitor;
+use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
+
+/// How long a round waits for the first record of a batch.
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// Bytes of one transaction's bodies.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// The consumer of the inbox.
+pub(super) struct InboxReader {
+    consumer: BaseConsumer<GroupContext>,
+    topic: String,
+}
+
+/// What a round has gathered.
+pub(super) enum Gathered<'c> {
+    /// Records, perhaps none.
+    Batch(Batch<'c>),
+    /// An offset that is not there any more: partitions have to be taken over again.
+    OutOfRange,
+}
+
+impl InboxReader {
+    /// Joins the group.
+    pub(super) fn join(config: &Config, monitor: Monitor) -> Result<Self, ClientError> {
+        let topic = config.inbox.topic.as_str();
+        let context = GroupContext::new(monitor, topic);
+        let consumer = BaseConsumer::from_config_and_context(&properties::inbox_consumer(config)?, context)?;
+        consumer.subscribe(&[topic])?;
+        Ok(Self { consumer, topic: topic.to_owned() })
+    }
+
+    /// What the group gave and took.
+    pub(super) fn group(&self) -> &GroupContext {
+        self.consumer.context()
+    }
+
+    /// The group's generation, which a transaction's offsets are fenced by.
+    pub(super) fn generation(&self) -> Option<ConsumerGroupMetadata> {
+        self.consumer.group_metadata()
+    }
+
+    /// Serves the group while nothing can be forwarded. Records cannot come, for all partitions are paused.
+    pub(super) fn wait(&self) {
+        drop(self.consumer.poll(IDLE_POLL));
+    }
+
+    /// Fetches a partition from this offset on.
+    pub(super) fn go_on(&self, partition: i32, offset: i64) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        for element in self.consumer.seek_partitions(list.clone(), REQUEST_TIMEOUT)?.elements() {
+            element.error()?;
+        }
+        self.consumer.resume(&list)
+    }
+
+    /// Fetches these no more.
+    pub(super) fn pause(&self, partitions: impl Iterator<Item = i32>) {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        if let Err(error) = self.consumer.pause(&list) {
+            tracing::warn!(%error, "partitions could not be paused; their records are dropped until they are taken over");
+        }
+    }
+
+    /// Collects what the consumer has, waiting only for the first record.
+    pub(super) fn gather(&self, slots: &mut Slots, max_records: usize) -> Gathered<'_> {
+        let mut batch = Batch::default();
+        let mut wait = IDLE_POLL;
+        while batch.len() < max_records && batch.bytes() < MAX_BATCH_BYTES {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "inbox consumer");
+                    if let Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) =
+                        error.rdkafka_error_code()
+                    {
+                        return Gathered::OutOfRange;
+                    }
+                }
+                Some(Ok(record)) => {
+                    let (partition, found) = (record.partition(), record.offset());
+                    let Some(active) = slots.get(partition) else { continue };
+                    match active.arrival(found) {
+                        Arrival::Take => batch.push(record),
+                        Arrival::Drop => {}
+                        Arrival::SeekTo(missing) => {
+                            tracing::warn!(
+                                partition,
+                                missing,
+                                found,
+                                "offsets are missing in the inbox: asking again"
+                            );
+                            self.seek(partition, missing);
+                        }
+                    }
+                }
+            }
+            wait = Duration::ZERO;
+        }
+        Gathered::Batch(batch)
+    }
+
+    /// Records that were not decided about come again, where their partition is still ours.
+    pub(super) fn put_back(&self, batch: &Batch<'_>, slots: &mut Slots) {
+        for partition in batch.partitions() {
+            if let Some(active) = slots.get(partition) {
+                self.seek(partition, active.put_back());
+            }
+        }
+    }
+
+    fn seek(&self, partition: i32, offset: i64) {
+        if let Err(error) = self.go_on(partition, offset) {
+            tracing::debug!(partition, offset, %error, "not ours any more");
+        }
+    }
+
+    /// Lets the others take over at once.
+    pub(super) fn leave(&self) {
+        self.consumer.unsubscribe();
+    }
+}

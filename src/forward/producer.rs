@@ -1,0 +1,174 @@
+//! Who has the transactional id: we, or (for a while) nobody or somebody else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+
+use super::transaction::{Failure, Transactions};
+use crate::config::Config;
+use crate::kafka::monitor::Monitor;
+use crate::kafka::{ClientError, properties};
+use crate::telemetry::health::Health;
+use crate::telemetry::labels::Concern;
+use crate::telemetry::metrics::Metrics;
+
+/// The first pause before the transactional id is taken again; after a fencing it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to get it back.
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// Fencings further apart than this have nothing to do with each other.
+const FENCE_MEMORY: Duration = Duration::from_secs(300);
+/// From this many fencings within [`FENCE_MEMORY`] on it is a second process, and a person should know.
+const FENCES_TO_REPORT: u32 = 3;
+
+/// The transactional producer, replaced whenever it is of no use any more.
+pub(super) struct Producer {
+    client: ClientConfig,
+    id: String,
+    monitor: Monitor,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    state: State,
+    fences: Fences,
+}
+
+enum State {
+    Open(Transactions),
+    /// To be opened, not before this.
+    Down(Instant),
+}
+
+/// Fencings that followed each other.
+#[derive(Default)]
+struct Fences {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Producer {
+    /// A producer that is to be opened.
+    pub(super) fn new(
+        config: &Config,
+        monitor: Monitor,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Result<Self, ClientError> {
+        Ok(Self {
+            client: properties::transactional_producer(config)?,
+            id: config.forward.transactional_id.clone(),
+            monitor,
+            metrics,
+            health,
+            state: State::Down(Instant::now()),
+            fences: Fences::default(),
+        })
+    }
+
+    /// Whether the transactional id is ours; takes it when it is time to.
+    pub(super) fn is_open(&mut self, now: Instant) -> bool {
+        match self.state {
+            State::Open(_) => true,
+            State::Down(not_before) if not_before > now => false,
+            State::Down(_) => match Transactions::open(&self.client, self.monitor.principal()) {
+                Ok(transactions) => {
+                    tracing::info!(transactional_id = self.id, "transactions are ours");
+                    self.health.forward().clear(Concern::Starting);
+                    self.state = State::Open(transactions);
+                    true
+                }
+                Err(failure) => {
+                    tracing::warn!(%failure, "the transactional id cannot be taken yet");
+                    self.close(&failure);
+                    false
+                }
+            },
+        }
+    }
+
+    /// The open producer.
+    pub(super) fn transactions(&self) -> Option<&Transactions> {
+        match &self.state {
+            State::Open(transactions) => Some(transactions),
+            State::Down(_) => None,
+        }
+    }
+
+    /// Settles the transaction that failed: aborts it, or replaces the producer that cannot.
+    pub(super) fn settle(&mut self, failure: Failure) {
+        let settled = match (failure, &self.state) {
+            (failure @ (Failure::Fenced(_) | Failure::Replace(_)), _) => Err(failure),
+            (_, State::Open(transactions)) => transactions.abort(),
+            (_, State::Down(_)) => Ok(()),
+        };
+        if let Err(failure) = settled {
+            tracing::warn!(%failure, "the producer is replaced");
+            self.close(&failure);
+        }
+    }
+
+    fn close(&mut self, failure: &Failure) {
+        let now = Instant::now();
+        let pause = match failure {
+            Failure::Fenced(_) => self.fenced(now),
+            _ => FIRST_PAUSE,
+        };
+        self.state = State::Down(now + pause);
+    }
+
+    /// Counts a fencing; says how long to leave the transactional id alone.
+    fn fenced(&mut self, now: Instant) -> Duration {
+        self.metrics.forward.fenced.inc();
+        let pause = self.fences.note(now);
+        if self.is_contested() {
+            let id = &self.id;
+            let detail = format!(
+                "another process has the transactional id {id:?}: give each replica its own forward.transactional_id"
+            );
+            self.health.forward().set(Concern::Fenced, &detail);
+        }
+        pause
+    }
+
+    /// A transaction took place: old fencings lose their meaning.
+    pub(super) fn committed(&mut self, now: Instant) {
+        self.fences.forget(now);
+        if self.fences.count == 0 {
+            self.health.forward().clear(Concern::Fenced);
+        }
+    }
+
+    /// Whether another process seems to have the same transactional id.
+    pub(super) fn is_contested(&self) -> bool {
+        self.fences.count >= FENCES_TO_REPORT
+    }
+}
+
+impl Fences {
+    fn note(&mut self, now: Instant) -> Duration {
+        self.forget(now);
+        let pause = LAST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.count.min(16)));
+        self.count += 1;
+        self.last = Some(now);
+        pause
+    }
+
+    fn forget(&mut self, now: Instant) {
+        if self.last.is_some_and(|last| now.duration_since(last) > FENCE_MEMORY) {
+            *self = Self::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_are_forgotten_after_five() {
+        let (mut fences, now) = (Fences::default(), Instant::now());
+        let pauses: Vec<_> = (0..8).map(|_| fences.note(now).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(fences.note(now + FENCE_MEMORY + FIRST_PAUSE), FIRST_PAUSE);
+    }
+}

@@ -1,0 +1,320 @@
+//! The loop of the forward half: each round looks at the group, at takeovers, and forwards a batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::ConsumerGroupMetadata;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::TopicAdmission;
+use super::batch::{Batch, Forwarded, Scope};
+use super::group::GroupEvent;
+use super::inbox::{Gathered, InboxReader};
+use super::producer::Producer;
+use super::slots::{Slots, refused_by_kafka};
+use super::takeover::{Done, Job, Takeover};
+use super::transaction::Failure;
+use crate::config::Config;
+use crate::domain::inbox_record::Position;
+use crate::domain::route::TopicName;
+use crate::kafka::ClientError;
+use crate::kafka::monitor::Monitor;
+use crate::kafka::topics::{self, Topics};
+use crate::telemetry::health::Health;
+use crate::telemetry::labels::{Eviction, Half, TransactionEnd};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::ForwardStatus;
+
+/// Records of one transaction: more gain little, and a transaction must end well within its time-out.
+const MAX_BATCH_RECORDS: usize = 2000;
+/// A record that was too large and was not met again for so long is not there any more: somebody raised the limit.
+const SEARCH_TIME: Duration = Duration::from_secs(30);
+/// How often `/status` and the gauges are renewed, and windows looked through.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why the forward half cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// A client of Kafka could not be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The system gives no thread.
+    #[error("no thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Starts the forward half on a thread of its own. It ends, with its transaction finished and the group left, when
+/// `shutdown` is cancelled.
+pub fn start(
+    config: &Config,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    runtime: Handle,
+    shutdown: CancellationToken,
+) -> Result<JoinHandle<()>, ForwardError> {
+    let monitor = Monitor::new(Half::Forward, Arc::clone(&metrics), Arc::clone(&health));
+    let takeover = Takeover::new(config.clone(), &monitor, shutdown.clone())?;
+    let (jobs, job_receiver) = mpsc::channel();
+    let (done_sender, done) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("takeover".to_owned())
+        .spawn(move || takeover.run(&job_receiver, &done_sender))?;
+    let inbox = InboxReader::join(config, monitor.clone())?;
+    let admin = Topics::new(config, monitor.clone())?;
+    let producer = Producer::new(config, monitor, Arc::clone(&metrics), Arc::clone(&health))?;
+    let forward = Loop {
+        admission: TopicAdmission::new(config.clone(), admin, runtime),
+        config: config.clone(),
+        reserved: topics::reserved(config),
+        metrics,
+        health,
+        inbox: Arc::new(inbox),
+        producer,
+        slots: Slots::default(),
+        jobs,
+        done,
+        batch_limit: MAX_BATCH_RECORDS,
+        last_too_large: None,
+        oversized: BTreeMap::new(),
+        next_report: Instant::now(),
+        shutdown,
+    };
+    Ok(std::thread::Builder::new().name("forward".to_owned()).spawn(move || forward.run())?)
+}
+
+struct Loop {
+    config: Config,
+    /// The relay's own topics.
+    reserved: BTreeSet<TopicName>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    inbox: Arc<InboxReader>,
+    producer: Producer,
+    slots: Slots,
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    admission: TopicAdmission,
+    /// Halved while a record in the batch is too large for its topic, down to the one.
+    batch_limit: usize,
+    /// When a batch was last too large: until the record is found, batches do not grow again.
+    last_too_large: Option<Instant>,
+    /// Records that were refused for their size, and how often.
+    oversized: BTreeMap<Position, u32>,
+    next_report: Instant,
+    shutdown: CancellationToken,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let inbox = Arc::clone(&self.inbox);
+        while !self.shutdown.is_cancelled() {
+            let now = Instant::now();
+            self.health.forward_beat(now);
+            self.attend_to_group(now);
+            self.report(now);
+            if !self.producer.is_open(now) {
+                inbox.wait();
+                continue;
+            }
+            self.attend_to_takeovers(now);
+            // Before the first record: taken later it could carry a generation in which a partition is not ours.
+            let Some(generation) = inbox.generation() else { continue };
+            let batch = match inbox.gather(&mut self.slots, self.batch_limit) {
+                Gathered::Batch(batch) => batch,
+                Gathered::OutOfRange => {
+                    self.retake_all(now);
+                    continue;
+                }
+            };
+            if inbox.group().has_events() {
+                // The assignment changed under the batch.
+                inbox.put_back(&batch, &mut self.slots);
+                continue;
+            }
+            self.forward(&batch, &generation);
+        }
+        // No transaction is open here.
+        inbox.leave();
+        tracing::info!("forward half ended");
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, generation: &ConsumerGroupMetadata) {
+        let Some(transactions) = self.producer.transactions() else { return };
+        let started = Instant::now();
+        let scope = Scope {
+            config: &self.config,
+            reserved: &self.reserved,
+            admission: &self.admission,
+            oversized: &self.oversized,
+        };
+        match batch.forward(transactions, &mut self.slots, &scope, generation) {
+            Ok(None) => {}
+            Ok(Some(forwarded)) => self.committed(&forwarded, started),
+            Err(failure) => self.failed(failure, batch, started),
+        }
+    }
+
+    fn attend_to_group(&mut self, now: Instant) {
+        for event in self.inbox.group().take_events() {
+            match event {
+                GroupEvent::Assigned(partitions) => {
+                    // Beyond the configured number nothing of ours stands, and the ledger has no partition.
+                    for partition in partitions.into_iter().filter(|p| *p < self.config.inbox.partitions) {
+                        self.slots.assigned(partition, now);
+                    }
+                }
+                GroupEvent::Revoked(partitions) => {
+                    for partition in partitions {
+                        self.slots.revoked(partition);
+                    }
+                }
+            }
+        }
+    }
+
+    fn attend_to_takeovers(&mut self, now: Instant) {
+        self.slots.take_over(now, &self.jobs);
+        while let Ok(Done { job, result }) = self.done.try_recv() {
+            if !self.slots.awaits(job) {
+                continue;
+            }
+            let taken = match result {
+                Ok(taken) => taken,
+                Err(held) => {
+                    self.slots.hold(job.partition, held, now);
+                    continue;
+                }
+            };
+            let next = taken.partition.next();
+            if let Err(error) = self.inbox.go_on(job.partition, next) {
+                self.slots.hold(job.partition, refused_by_kafka(error.to_string()), now);
+                continue;
+            }
+            let (ids, took) = (taken.partition.window.len(), taken.took);
+            tracing::info!(
+                partition = job.partition,
+                next,
+                ids,
+                took_ms = took.as_millis(),
+                "partition taken over"
+            );
+            self.metrics.forward.window_rebuild.observe(took.as_secs_f64());
+            if taken.lost > 0 {
+                self.metrics.forward.records_lost(job.partition, next - taken.lost, next);
+            }
+            self.slots.activate(job.partition, taken, now);
+        }
+    }
+
+    fn committed(&mut self, forwarded: &Forwarded, started: Instant) {
+        let now = Instant::now();
+        let metrics = &self.metrics.forward;
+        metrics.transaction_duration.of(TransactionEnd::Committed).observe((now - started).as_secs_f64());
+        forwarded.count(metrics);
+        self.slots.committed(forwarded.partitions(), now);
+        for (partition, held) in forwarded.held() {
+            self.slots.hold(*partition, held.clone(), now);
+        }
+        let suspects = self.oversized.len();
+        self.oversized.retain(|position, _| {
+            self.slots.get(position.partition).is_none_or(|active| active.partition.next() <= position.offset)
+        });
+        let is_found = self.oversized.len() < suspects;
+        if is_found || self.last_too_large.is_none_or(|last| now.duration_since(last) > SEARCH_TIME) {
+            self.last_too_large = None;
+            self.batch_limit = MAX_BATCH_RECORDS;
+        }
+        self.producer.committed(now);
+    }
+
+    /// Settles the transaction, and takes everything over again: what took place is read, never assumed.
+    fn failed(&mut self, failure: Failure, batch: &Batch<'_>, started: Instant) {
+        let now = Instant::now();
+        tracing::warn!(%failure, records = batch.len(), "transaction failed");
+        let end = if matches!(failure, Failure::Replace(_)) {
+            TransactionEnd::Unknown
+        } else {
+            TransactionEnd::Aborted
+        };
+        self.metrics.forward.transaction_duration.of(end).observe((now - started).as_secs_f64());
+        self.admission.forget();
+        let owned = self.retake_all(now);
+        match &failure {
+            Failure::TooLarge => {
+                self.last_too_large = Some(now);
+                match batch.only_position() {
+                    Some(position) => *self.oversized.entry(position).or_default() += 1,
+                    None => self.batch_limit = (batch.len() / 2).max(1),
+                }
+            }
+            Failure::Environment { detail, partitions } => {
+                let refused = if partitions.is_empty() { &owned } else { partitions };
+                for partition in refused {
+                    self.slots.hold(*partition, refused_by_kafka(detail), now);
+                }
+            }
+            Failure::Fenced(_) | Failure::Replace(_) => {}
+        }
+        self.producer.settle(failure);
+    }
+
+    /// Stops all that were forwarded, and has them taken over again. Returns which.
+    fn retake_all(&mut self, now: Instant) -> Vec<i32> {
+        let owned: Vec<_> = self.slots.active().map(|(partition, _)| partition).collect();
+        self.inbox.pause(owned.iter().copied());
+        self.slots.retake_all(now);
+        owned
+    }
+
+    /// Renews `/status` and the gauges, and forgets old ids.
+    fn report(&mut self, now: Instant) {
+        if now < self.next_report {
+            return;
+        }
+        self.next_report = now + REPORT_INTERVAL;
+        self.evict();
+        let group = self.inbox.group();
+        let owned = self.slots.status(now, |partition| group.end(partition));
+        let (ids, bytes) = self.slots.active().fold((0, 0), |(ids, bytes), (_, active)| {
+            let window = &active.partition.window;
+            (ids + window.len(), bytes + window.bytes())
+        });
+        let status = ForwardStatus {
+            transactional_id: self.config.forward.transactional_id.clone(),
+            fenced: self.producer.is_contested(),
+            owned,
+            lag_seconds: self.slots.lag(now).as_secs_f64(),
+            window_ids: ids,
+            window_bytes: bytes,
+        };
+        self.metrics.forward.set_status(&status);
+        self.health.set_forward(status);
+    }
+
+    /// Forgets ids that are older than the window, and the oldest of all where there are too many. Only between
+    /// transactions: what a window holds then is committed.
+    fn evict(&mut self) {
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let evictions = &self.metrics.forward.window_evictions;
+        let mut ids = 0;
+        for (_, active) in self.slots.active() {
+            let evicted = active.partition.window.evict(now_ms);
+            evictions.of(Eviction::Age).inc_by(evicted as u64);
+            ids += active.partition.window.len();
+        }
+        while ids > self.config.dedup.max_ids {
+            let oldest = self
+                .slots
+                .active()
+                .min_by_key(|(_, active)| active.partition.window.oldest_ms().unwrap_or(i64::MAX));
+            let Some((_, active)) = oldest else { return };
+            active.partition.window.evict_oldest();
+            evictions.of(Eviction::Cap).inc();
+            ids -= 1;
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The partitions that the group has given to this process, and how far each of them is.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::partition::{Held, Partition};
+use super::takeover::{Job, Taken};
+use crate::telemetry::labels::{HeldReason, Label};
+use crate::telemetry::status::{PartitionState, PartitionStatus};
+
+/// A held partition is tried again after this, doubling.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// The longest pause between two tries: so late a repair is noticed.
+const LAST_RETRY: Duration = Duration::from_secs(15);
+/// A partition without new records gets a ledger record of its own this often, so that silence is rare.
+const LEDGER_SILENCE: Duration = Duration::from_secs(3600);
+
+/// All owned partitions by number.
+#[derive(Default)]
+pub(super) struct Slots {
+    slots: BTreeMap<i32, Slot>,
+    epochs: u64,
+}
+
+struct Slot {
+    /// Tells the answer to the last takeover from older ones.
+    epoch: u64,
+    state: State,
+    /// Why it is not forwarded, until it is again.
+    held: Option<Held>,
+    /// Tries since it was last forwarded.
+    tries: u32,
+    since: Timestamp,
+    /// The inbox offset that is forwarded next, as far as we know.
+    next: Option<i64>,
+    /// When nothing waited in the inbox.
+    caught_up: Instant,
+}
+
+enum State {
+    /// To be taken over, not before this.
+    Waiting(Instant),
+    TakingOver,
+    Active(Active),
+}
+
+/// A partition that is forwarded.
+pub(super) struct Active {
+    pub(super) partition: Partition,
+    /// The offset that the consumer gives next.
+    fetched: i64,
+    /// A gap that was met once: it is believed when it is met again.
+    gap: Option<i64>,
+    ledger_written: Instant,
+}
+
+/// What to do with a consumed record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is the next one.
+    Take,
+    /// It belongs to the time before a pause or a seek.
+    Drop,
+    /// Records before it are missing: ask again for this offset.
+    SeekTo(i64),
+}
+
+impl Slots {
+    /// The group gave us a partition.
+    pub(super) fn assigned(&mut self, partition: i32, now: Instant) {
+        let slot = Slot {
+            epoch: 0,
+            state: State::Waiting(now),
+            held: None,
+            tries: 0,
+            since: Timestamp::now(),
+            next: None,
+            caught_up: now,
+        };
+        self.slots.insert(partition, slot);
+    }
+
+    /// The group took a partition: its memory goes.
+    pub(super) fn revoked(&mut self, partition: i32) {
+        self.slots.remove(&partition);
+    }
+
+    /// Sends off the takeovers that are due.
+    pub(super) fn take_over(&mut self, now: Instant, jobs: &Sender<Job>) {
+        for (&partition, slot) in &mut self.slots {
+            if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
+                self.epochs += 1;
+                slot.epoch = self.epochs;
+                // The thread ends only with the loop.
+                if jobs.send(Job { partition, epoch: slot.epoch }).is_ok() {
+                    slot.state = State::TakingOver;
+                }
+            }
+        }
+    }
+
+    /// Whether the answer to this job is still wanted.
+    pub(super) fn awaits(&self, job: Job) -> bool {
+        self.slots
+            .get(&job.partition)
+            .is_some_and(|slot| slot.epoch == job.epoch && matches!(slot.state, State::TakingOver))
+    }
+
+    /// A partition was taken over, and the consumer goes on at its next offset.
+    pub(super) fn activate(&mut self, number: i32, taken: Taken, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&number) else { return };
+        let next = taken.partition.next();
+        slot.next = Some(next);
+        slot.since = Timestamp::now();
+        slot.state = State::Active(Active {
+            partition: taken.partition,
+            fetched: next,
+            gap: None,
+            ledger_written: now.checked_sub(taken.ledger_age).unwrap_or(now),
+        });
+    }
+
+    /// A partition has to wait: for a person, or for Kafka.
+    pub(super) fn hold(&mut self, number: i32, held: Held, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&number) else { return };
+        let pause = LAST_RETRY.min(FIRST_RETRY * 2u32.saturating_pow(slot.tries.min(16)));
+        slot.tries += 1;
+        if slot.held.as_ref() != Some(&held) {
+            slot.since = Timestamp::now();
+            let Held { reason, detail } = &held;
+            tracing::warn!(partition = number, reason = reason.as_str(), detail, "partition is held");
+        }
+        slot.held = Some(held);
+        slot.state = State::Waiting(now + pause);
+    }
+
+    /// What was decided and not committed is forgotten: all that were active are taken over again.
+    pub(super) fn retake_all(&mut self, now: Instant) {
+        for slot in self.slots.values_mut() {
+            if matches!(slot.state, State::Active(_)) {
+                slot.since = Timestamp::now();
+                slot.state = State::Waiting(now);
+            }
+        }
+    }
+
+    /// All that are forwarded.
+    pub(super) fn active(&mut self) -> impl Iterator<Item = (i32, &mut Active)> {
+        self.slots.iter_mut().filter_map(|(&number, slot)| match &mut slot.state {
+            State::Active(active) => Some((number, active)),
+            _ => None,
+        })
+    }
+
+    /// A partition that is forwarded.
+    pub(super) fn get(&mut self, number: i32) -> Option<&mut Active> {
+        match &mut self.slots.get_mut(&number)?.state {
+            State::Active(active) => Some(active),
+            _ => None,
+        }
+    }
+
+    /// Their transaction took place.
+    pub(super) fn committed(&mut self, numbers: impl Iterator<Item = i32>, now: Instant) {
+        for number in numbers {
+            let Some(slot) = self.slots.get_mut(&number) else { continue };
+            slot.tries = 0;
+            slot.release(number);
+            if let State::Active(active) = &mut slot.state {
+                active.ledger_written = now;
+                slot.next = Some(active.partition.next());
+            }
+        }
+    }
+
+    /// What `/status` shows. `ends` are the inbox partitions' ends.
+    pub(super) fn status(&mut self, now: Instant, ends: impl Fn(i32) -> Option<i64>) -> Vec<PartitionStatus> {
+        let status = |(&partition, slot): (&i32, &mut Slot)| {
+            let lag = slot.next.zip(ends(partition)).map(|(next, end)| (end - next).max(0));
+            if lag.unwrap_or(0) == 0 {
+                slot.caught_up = now;
+            }
+            // A hold is over when something was forwarded, or when there is nothing left to forward.
+            if lag == Some(0) && matches!(slot.state, State::Active(_)) {
+                slot.release(partition);
+            }
+            let state = match (&slot.held, &slot.state) {
+                (Some(Held { reason, detail }), _) => {
+                    PartitionState::Held { reason: *reason, detail: detail.clone() }
+                }
+                (None, State::Active(_)) => PartitionState::Active,
+                (None, _) => PartitionState::TakingOver,
+            };
+            let window_ids = match &slot.state {
+                State::Active(active) => active.partition.window.len(),
+                _ => 0,
+            };
+            PartitionStatus { partition, state, since: slot.since, next_offset: slot.next, lag, window_ids }
+        };
+        self.slots.iter_mut().map(status).collect()
+    }
+
+    /// How long the oldest inbox record that is not forwarded yet may have waited.
+    pub(super) fn lag(&self, now: Instant) -> Duration {
+        self.slots.values().map(|slot| now.duration_since(slot.caught_up)).max().unwrap_or_default()
+    }
+}
+
+impl Slot {
+    fn release(&mut self, number: i32) {
+        if self.held.take().is_some() {
+            self.since = Timestamp::now();
+            tracing::info!(partition = number, next = self.next, "partition is forwarded again");
+        }
+    }
+}
+
+impl Active {
+    /// Whether a consumed record is the one to go on with.
+    pub(super) fn arrival(&mut self, offset: i64) -> Arrival {
+        if offset < self.fetched {
+            return Arrival::Drop;
+        }
+        // Offsets that no record has are rare in the inbox (a transaction's marker, put there by another hand): to
+        // be sure that nothing was skipped, the missing offset is asked for once more.
+        if offset > self.fetched && self.gap != Some(offset) {
+            self.gap = Some(offset);
+            return Arrival::SeekTo(self.fetched);
+        }
+        self.gap = None;
+        self.fetched = offset + 1;
+        Arrival::Take
+    }
+
+    /// Consumed records that were not decided about come again.
+    pub(super) fn put_back(&mut self) -> i64 {
+        self.fetched = self.partition.next();
+        self.fetched
+    }
+
+    /// Whether a ledger record is due although nothing came.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        now.duration_since(self.ledger_written) > LEDGER_SILENCE
+    }
+}
+
+/// What a partition waits for when Kafka refuses something.
+pub(super) fn refused_by_kafka(detail: impl Into<String>) -> Held {
+    Held { reason: HeldReason::Kafka, detail: detail.into() }
+}

@@ -1,0 +1,255 @@
+//! The transactional producer, and its errors sorted by what the forward half does about them.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::statistics::Statistics;
+use rdkafka::{ClientConfig, Message, TopicPartitionList};
+
+use crate::kafka::REQUEST_TIMEOUT;
+use crate::kafka::monitor::Monitor;
+use crate::kafka::properties::TRANSACTION_TIMEOUT;
+
+/// How long a commit may be tried again: after this the broker has aborted the transaction, or committed it.
+const COMMIT_TIMEOUT: Duration = TRANSACTION_TIMEOUT;
+/// How finely the loop waits for acknowledgements: rust-rdkafka's own flush waits in slices of 100 ms, and its `poll`
+/// spins through the last millisecond of any time-out.
+const ACKNOWLEDGE_NAP: Duration = Duration::from_micros(200);
+
+/// Why a transaction did not (visibly) take place.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A record (or the batch that it went in) is larger than a topic takes.
+    #[error("a record is too large for its topic")]
+    TooLarge,
+    /// Another producer has taken our transactional id, or the broker timed the transaction out.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// The producer is of no use any more, or cannot tell what became of the transaction.
+    #[error("the producer has to be replaced: {0}")]
+    Replace(String),
+    /// Kafka refuses or is away; the transaction can be aborted.
+    #[error("{detail}")]
+    Environment {
+        /// What was refused.
+        detail: String,
+        /// Inbox partitions whose records were refused; empty where it was not a record.
+        partitions: Vec<i32>,
+    },
+}
+
+impl Failure {
+    fn of(error: &KafkaError) -> Self {
+        let detail = error.to_string();
+        let (is_fatal, requires_abort) = match error {
+            KafkaError::Transaction(error) => (error.is_fatal(), error.txn_requires_abort()),
+            _ => (false, true),
+        };
+        match error.rdkafka_error_code() {
+            Some(code) if is_fenced(code) => Self::Fenced(detail),
+            _ if is_fatal || !requires_abort => Self::Replace(detail),
+            _ => Self::Environment { detail, partitions: Vec::new() },
+        }
+    }
+}
+
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+            | RDKafkaErrorCode::TransactionCoordinatorFenced
+    )
+}
+
+/// What the producer tells on its way: refused records by the inbox partition that they came from.
+struct Reports {
+    monitor: Monitor,
+    refused: Mutex<Vec<(i32, KafkaError)>>,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.monitor.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.monitor.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.monitor.error(error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, inbox_partition: usize) {
+        if let Err((error, record)) = result {
+            tracing::debug!(topic = record.topic(), %error, "record refused");
+            if let Ok(mut refused) = self.refused.lock() {
+                refused.push((i32::try_from(inbox_partition).unwrap_or(-1), error.clone()));
+            }
+        }
+    }
+}
+
+/// A record on its way into the transaction.
+pub struct TransactionRecord<'a> {
+    /// Where it goes.
+    pub topic: &'a str,
+    /// Which partition; the key's own when absent.
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: &'a str,
+    /// Names and values.
+    pub headers: &'a [(String, Vec<u8>)],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The inbox partition that it came from.
+    pub inbox_partition: i32,
+}
+
+/// A producer that has its transactional id to itself.
+pub struct Transactions {
+    producer: BaseProducer<Reports>,
+}
+
+impl Transactions {
+    /// Takes the transactional id: whoever had it is fenced, and its open transaction is settled.
+    pub fn open(client: &ClientConfig, monitor: Monitor) -> Result<Self, Failure> {
+        let reports = Reports { monitor, refused: Mutex::default() };
+        let producer = BaseProducer::from_config_and_context(client, reports)
+            .map_err(|error| Failure::Replace(error.to_string()))?;
+        producer.init_transactions(REQUEST_TIMEOUT).map_err(|error| Failure::of(&error))?;
+        Ok(Self { producer })
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Result<(), Failure> {
+        self.producer.begin_transaction().map_err(|error| Failure::of(&error))
+    }
+
+    /// Hands a record to the producer, waiting while its queue is full.
+    pub fn send(&self, record: &TransactionRecord<'_>) -> Result<(), Failure> {
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
+        let opaque = usize::try_from(record.inbox_partition).unwrap_or_default();
+        let mut message = BaseRecord::with_opaque_to(record.topic, opaque)
+            .key(record.key)
+            .payload(record.value)
+            .headers(headers);
+        message.partition = record.partition;
+        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent))
+                    if Instant::now() < deadline =>
+                {
+                    self.serve_acknowledgements();
+                    message = unsent;
+                }
+                Err((error, _)) => return Err(refusal(&[(record.inbox_partition, error)])),
+            }
+        }
+    }
+
+    /// Waits until every record is acknowledged, then commits it all with the inbox offsets.
+    pub fn commit(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        while self.producer.in_flight_count() > 0 {
+            // Every record is acknowledged or refused within its message time-out.
+            self.serve_acknowledgements();
+        }
+        let refused = self.producer.context().refused.lock().map(|mut refused| std::mem::take(&mut *refused));
+        match refused {
+            Ok(refused) if refused.is_empty() => {}
+            Ok(refused) => return Err(refusal(&refused)),
+            Err(_) => return Err(Failure::Replace("the reports of deliveries are lost".to_owned())),
+        }
+        retried(deadline, || self.producer.send_offsets_to_transaction(offsets, group, REQUEST_TIMEOUT))?;
+        retried(deadline, || self.producer.commit_transaction(REQUEST_TIMEOUT))
+    }
+
+    fn serve_acknowledgements(&self) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::park_timeout(ACKNOWLEDGE_NAP);
+        }
+    }
+
+    /// Aborts the open transaction. An error means that the producer has to be replaced.
+    pub fn abort(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        retried(deadline, || {
+            // Records that were purged are reported here.
+            self.producer.poll(Duration::ZERO);
+            self.producer.abort_transaction(REQUEST_TIMEOUT)
+        })?;
+        self.producer.poll(Duration::ZERO);
+        if let Ok(mut refused) = self.producer.context().refused.lock() {
+            refused.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Calls again what may be called again. What then is still without an answer is nobody's guess.
+fn retried(deadline: Instant, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Failure> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                if Instant::now() >= deadline {
+                    return Err(Failure::Replace(format!("no answer in time: {error}")));
+                }
+            }
+            Err(error) => return Err(Failure::of(&error)),
+        }
+    }
+}
+
+/// One failure for all refused records: what only the record makes impossible last, for a broker that is away
+/// refuses everything.
+fn refusal(refused: &[(i32, KafkaError)]) -> Failure {
+    let too_large =
+        |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+    if let Some((_, error)) =
+        refused.iter().find(|(_, error)| error.rdkafka_error_code().is_some_and(is_fenced))
+    {
+        return Failure::Fenced(error.to_string());
+    }
+    let purged = |error: &KafkaError| {
+        matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+        )
+    };
+    let first = refused.iter().find(|(_, error)| !too_large(error) && !purged(error));
+    match first {
+        None if refused.iter().any(|(_, error)| too_large(error)) => Failure::TooLarge,
+        None => Failure::Environment { detail: "records were purged".to_owned(), partitions: Vec::new() },
+        Some((_, error)) => {
+            let same = |other: &KafkaError| other.rdkafka_error_code() == error.rdkafka_error_code();
+            let mut partitions: Vec<_> =
+                refused.iter().filter(|(_, other)| same(other)).map(|(partition, _)| *partition).collect();
+            partitions.sort_unstable();
+            partitions.dedup();
+            Failure::Environment { detail: error.to_string(), partitions }
+        }
+    }
+}
