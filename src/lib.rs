@@ -44,4 +44,5 @@ pub mod domain;
 pub mod forward;
 pub mod intake;
 pub mod kafka;
+pub mod simulator;
 pub mod telemetry;
