@@ -1,0 +1,27 @@
+//! Exit codes, as in the README.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clearfeed_relay::config::Problems;
+use clearfeed_relay::kafka::properties::PropertyError;
+
+/// It failed, or (where something was examined) something was found wrong.
+pub(crate) const FAILED: u8 = 1;
+/// Kafka or ClearFeed is out of reach (`EX_UNAVAILABLE` of sysexits).
+pub(crate) const OUT_OF_REACH: u8 = 69;
+/// The configuration is wrong (`EX_CONFIG` of sysexits).
+pub(crate) const WRONG_CONFIGURATION: u8 = 78;
+
+/// Tells on stderr why a command failed, and gives the exit code for it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let is_configuration = error.is::<Problems>() || error.is::<PropertyError>();
+    let text = if is_configuration {
+        format!("the configuration is wrong:\n{error}\n")
+    } else {
+        format!("error: {error:#}\n")
+    };
+    // Without a stderr there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(if is_configuration { WRONG_CONFIGURATION } else { FAILED })
+}

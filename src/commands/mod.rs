@@ -1,0 +1,8 @@
+//! The commands, one file each, and what they share.
+
+pub(crate) mod demo;
+pub(crate) mod exit;
+mod relay;
+mod secrets;
+pub(crate) mod serve;
+pub(crate) mod simulate;

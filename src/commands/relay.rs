@@ -1,0 +1,173 @@
+//! The relay, assembled from its halves: what `serve` runs, and `demo` on an embedded broker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use clearfeed_relay::config::Config;
+use clearfeed_relay::domain::signature::Keyring;
+use clearfeed_relay::intake::{Endpoints, Inbox, Listener, ListenerLimits};
+use clearfeed_relay::kafka::monitor::Monitor;
+use clearfeed_relay::telemetry::health::{Health, Identity};
+use clearfeed_relay::telemetry::labels::{Concern, Half};
+use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::status::SourceIdentity;
+use clearfeed_relay::{admin, forward};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Between two attempts to reach Kafka at the start.
+const WARM_UP_PAUSE: Duration = Duration::from_secs(1);
+
+/// A running relay.
+pub(crate) struct Relay {
+    pub(crate) config: Config,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    intake: Option<Intake>,
+    forward: Option<Forward>,
+    pub(crate) addresses: Addresses,
+}
+
+/// Where the relay listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) intake: Option<SocketAddr>,
+    pub(crate) admin: SocketAddr,
+}
+
+struct Intake {
+    listener: Arc<Listener>,
+    inbox: Arc<Inbox>,
+}
+
+struct Forward {
+    thread: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl Relay {
+    /// Opens the ports. The relay answers 503 until [`Relay::open`].
+    pub(crate) async fn listen(config: Config, keyrings: BTreeMap<String, Keyring>) -> anyhow::Result<Self> {
+        let slots = |(name, keyring): (&String, &Keyring)| (name.clone(), keyring.slots());
+        let slots: Vec<_> = keyrings.iter().map(slots).collect();
+        let slots = slots.iter().map(|(name, slots)| (name.as_str(), *slots));
+        let metrics = Arc::new(Metrics::new(slots, config.role, &config.hash)?);
+        let health = Arc::new(Health::new(identity(&config)));
+        let admin = bind(config.admin.listen, "admin.listen").await?;
+        let mut addresses = Addresses { intake: None, admin: admin.local_addr()? };
+        tokio::spawn(admin::serve(
+            admin,
+            Arc::clone(&metrics),
+            Arc::clone(&health),
+            CancellationToken::new(),
+        ));
+        let intake = if config.role.has_intake() {
+            let socket = bind(config.intake.listen, "intake.listen").await?;
+            addresses.intake = Some(socket.local_addr()?);
+            Some(intake(&config, keyrings, &metrics, &health, socket)?)
+        } else {
+            None
+        };
+        Ok(Self { config, metrics, health, intake, forward: None, addresses })
+    }
+
+    /// Begins the work, once the topics are right: intake keeps deliveries, and partitions are forwarded.
+    pub(crate) async fn open(&mut self) -> anyhow::Result<()> {
+        if let Some(intake) = &self.intake {
+            let inbox = Arc::clone(&intake.inbox);
+            while let Err(error) = blocking({
+                let inbox = Arc::clone(&inbox);
+                move || inbox.warm_up()
+            })
+            .await?
+            {
+                self.health.intake().set(Concern::KafkaUnreachable, &error.to_string());
+                tokio::time::sleep(WARM_UP_PAUSE).await;
+            }
+            self.health.intake().clear(Concern::KafkaUnreachable);
+            self.health.intake().clear(Concern::Starting);
+        }
+        if self.config.role.has_forward() {
+            let shutdown = CancellationToken::new();
+            let (metrics, health) = (Arc::clone(&self.metrics), Arc::clone(&self.health));
+            let thread = forward::start(&self.config, metrics, health, Handle::current(), shutdown.clone())?;
+            self.forward = Some(Forward { thread, shutdown });
+        }
+        Ok(())
+    }
+
+    /// Ends in the order in which nothing is lost: not ready, go on accepting, finish what was accepted, flush, let
+    /// the forward half finish its transaction and leave its group.
+    pub(crate) async fn drain(self) -> anyhow::Result<()> {
+        for concerns in self.health.halves() {
+            concerns.set(Concern::Draining, "told to stop");
+        }
+        let shutdown_timeout = self.config.intake.shutdown_timeout;
+        let lame_duck = self.config.intake.lame_duck;
+        tokio::time::timeout(shutdown_timeout, async {
+            if let Some(Intake { listener, inbox }) = self.intake {
+                listener.leave();
+                tokio::time::sleep(lame_duck).await;
+                listener.close().await;
+                blocking(move || inbox.flush(shutdown_timeout)).await??;
+            }
+            if let Some(Forward { thread, shutdown }) = self.forward {
+                shutdown.cancel();
+                let ended = blocking(move || thread.join()).await?;
+                ended.map_err(|_| anyhow::anyhow!("the forward half panicked"))?;
+            }
+            anyhow::Ok(())
+        })
+        .await
+        .with_context(|| format!("not drained within intake.shutdown_timeout = {shutdown_timeout:?}"))?
+    }
+}
+
+fn intake(
+    config: &Config,
+    keyrings: BTreeMap<String, Keyring>,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+    socket: TcpListener,
+) -> anyhow::Result<Intake> {
+    let monitor = Monitor::new(Half::Intake, Arc::clone(metrics), Arc::clone(health));
+    let inbox = Arc::new(Inbox::new(config, &monitor, Arc::clone(metrics))?);
+    let endpoints =
+        Endpoints::new(config, keyrings, Arc::clone(&inbox), Arc::clone(metrics), Arc::clone(health));
+    let limits = ListenerLimits {
+        max_connections: config.intake.max_connections,
+        header_timeout: config.intake.header_timeout,
+    };
+    let listener = Listener::new(endpoints, limits, Arc::clone(metrics));
+    tokio::spawn(Arc::clone(&listener).run(socket));
+    Ok(Intake { listener, inbox })
+}
+
+fn identity(config: &Config) -> Identity {
+    let source = |(name, source): (&String, &clearfeed_relay::config::Source)| SourceIdentity {
+        name: name.clone(),
+        public_url: source.public_url.as_str().to_owned(),
+        topic: source.routes.template().to_string(),
+    };
+    Identity {
+        role: config.role,
+        config_hash: config.hash.clone(),
+        sources: config.sources.iter().map(source).collect(),
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Runs librdkafka's blocking calls where they block nobody else.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await?)
+}

@@ -1,0 +1,170 @@
+//! `serve`: the daemon.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clearfeed_relay::config::{self, Config, Role};
+use clearfeed_relay::kafka::monitor::Monitor;
+use clearfeed_relay::kafka::properties;
+use clearfeed_relay::kafka::topics::{self, Durability, Topics, TopicsError};
+use clearfeed_relay::telemetry::labels::{Concern, Half};
+use clearfeed_relay::telemetry::logs;
+use clearfeed_relay::telemetry::status::Durable;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::relay::{Addresses, Relay, blocking};
+use super::{exit, secrets};
+
+/// The first pause before topics are looked at again; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause: so late a repair is noticed.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration, TOML or YAML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which halves to run [default: the configuration's]
+    #[arg(long, value_name = "ROLE")]
+    #[arg(value_parser = ["all", "intake", "forward"])]
+    role: Option<String>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let role = arguments.role.as_deref().map(|role| match role {
+        "intake" => Role::Intake,
+        "forward" => Role::Forward,
+        _ => Role::All,
+    });
+    // Other programs' variables need not be UTF-8, and are none of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = config::load(&arguments.config, environment, role)?;
+    // Here rather than when the first client is made, so that a wrong property is a wrong configuration.
+    properties::base(&config.kafka)?;
+    let keyrings = if config.role.has_intake() { secrets::read(&config)? } else { BTreeMap::new() };
+    logs::init(&config.telemetry)?;
+    let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+    runtime.block_on(async {
+        let signals = Signals::new()?;
+        let relay = Relay::listen(config, keyrings).await?;
+        let Addresses { intake, admin } = relay.addresses;
+        let (version, role) = (env!("CARGO_PKG_VERSION"), relay.config.role.as_str());
+        let intake = intake.map(tracing::field::display);
+        tracing::info!(intake, %admin, version, role, config_hash = relay.config.hash, "listening");
+        serve(relay, signals).await
+    })?;
+    // Threads of librdkafka's that wait for a Kafka that is away are not waited for.
+    runtime.shutdown_background();
+    tracing::info!("ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(mut relay: Relay, mut signals: Signals) -> anyhow::Result<()> {
+    // Kafka may not be there at all: that keeps nobody from ending.
+    let told = tokio::select! {
+        started = start(&mut relay) => started.map(|()| false)?,
+        () = signals.received() => true,
+    };
+    if !told {
+        signals.received().await;
+    }
+    tracing::info!("told to stop: draining");
+    tokio::select! {
+        drained = relay.drain() => drained,
+        () = signals.received() => {
+            tracing::warn!("told twice: ending at once");
+            #[expect(clippy::disallowed_methods, reason = "a second signal ends the process at once")]
+            std::process::exit(i32::from(exit::FAILED))
+        }
+    }
+}
+
+/// Waits until Kafka is there and its topics are right, then begins the work.
+async fn start(relay: &mut Relay) -> anyhow::Result<()> {
+    let monitor = Monitor::new(Half::Intake, Arc::clone(&relay.metrics), Arc::clone(&relay.health));
+    let topics = Arc::new(Topics::new(&relay.config, monitor)?);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let problems = match look(&topics, &relay.config).await? {
+            Ok(durability) => {
+                note(relay, &durability);
+                break;
+            }
+            Err(TopicsError::NotAsWanted(problems)) => {
+                for concerns in relay.health.halves() {
+                    concerns.set(Concern::Topics, &problems.join("; "));
+                }
+                problems
+            }
+            Err(error @ TopicsError::Kafka(_)) => {
+                for concerns in relay.health.halves() {
+                    concerns.set(Concern::KafkaUnreachable, &error.to_string());
+                }
+                Vec::new()
+            }
+        };
+        relay.health.update_kafka(|kafka| kafka.problems.clone_from(&problems));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+    for concerns in relay.health.halves() {
+        concerns.clear(Concern::Topics);
+        concerns.clear(Concern::KafkaUnreachable);
+    }
+    relay.open().await
+}
+
+/// One look at the topics, off the runtime's threads: librdkafka's look-ups block.
+async fn look(topics: &Arc<Topics>, config: &Config) -> anyhow::Result<Result<Durability, TopicsError>> {
+    let (topics, config, runtime) = (Arc::clone(topics), config.clone(), Handle::current());
+    blocking(move || {
+        runtime.block_on(async {
+            topics.ensure(&topics::wanted(&config)).await?;
+            topics.durability(&config.inbox.topic).await
+        })
+    })
+    .await
+}
+
+fn note(relay: &Relay, durability: &Durability) {
+    let (durable, reason) = match durability {
+        Durability::Durable => (Durable::Yes, None),
+        Durability::NotDurable(reason) => {
+            tracing::warn!(reason, "what is answered 200 does not survive the loss of a broker");
+            (Durable::No, Some(reason.clone()))
+        }
+    };
+    relay.health.update_kafka(|kafka| {
+        kafka.problems.clear();
+        kafka.durable = durable;
+        kafka.durable_reason.clone_from(&reason);
+    });
+}
+
+/// The signals that end the relay.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The program: one command line, one exit code.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Receives ClearFeed's signed events and publishes each to Kafka exactly once.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay: receive deliveries, forward them, or both
+    Serve(commands::serve::Arguments),
+    /// Show the whole path of an event in one process, without a Kafka
+    Demo(commands::demo::Arguments),
+    /// Play ClearFeed against any URL: pings, signed events, redeliveries
+    Simulate(Box<commands::simulate::Arguments>),
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().command {
+        Command::Serve(arguments) => commands::serve::run(&arguments),
+        Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::Simulate(arguments) => commands::simulate::run(*arguments),
+    };
+    result.unwrap_or_else(|error| commands::exit::report(&error))
+}
