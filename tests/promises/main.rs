@@ -1,0 +1,27 @@
+//! The promises of the README, each with the test that proves it, on a real Kafka.
+//!
+//! One binary, so that it is linked once; `cargo test --test promises MODULE` runs the tests of one promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "what tests are for")]
+#![allow(
+    clippy::pedantic,
+    clippy::type_complexity,
+    reason = "helps the product; tests are read more than called"
+)]
+#![allow(missing_docs, clippy::missing_panics_doc, reason = "names of helpers tell what they do")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod a_commit_without_an_answer_repeats_nothing;
+mod a_rolling_restart_refuses_nothing;
+mod an_event_is_one_record;
+mod an_outage_of_kafka_loses_nothing;
+mod authentic_bytes_are_never_dropped;
+mod killed_at_random_moments;
+mod nothing_unauthenticated_leaves_a_trace;
+mod replays_are_one_record;
+mod the_judge_finds_every_fault;
+mod the_ledger_says_where_to_go_on;
+mod the_process_ends_as_documented;

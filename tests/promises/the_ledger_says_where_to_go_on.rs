@@ -1,0 +1,56 @@
+//! Offsets of the group that expired, or that somebody reset, change nothing: neither a repeat nor a loss.
+
+use std::collections::BTreeMap;
+
+use crate::support::simulator::{Simulated, load};
+use crate::support::{Deployment, Judge, Kafka, SOON, Simulation};
+
+#[test]
+fn deleted_offsets_change_nothing() {
+    nothing_changes("deleted", |kafka, deployment, _| kafka.delete_group(&deployment.group()));
+}
+
+#[test]
+fn offsets_reset_backwards_change_nothing() {
+    nothing_changes("backwards", |kafka, deployment, ends| {
+        let offsets = ends.keys().map(|partition| (*partition, 0)).collect();
+        kafka.reset_offsets(&deployment.group(), &deployment.inbox(), &offsets);
+    });
+}
+
+#[test]
+fn offsets_reset_forwards_change_nothing() {
+    nothing_changes("forwards", |kafka, deployment, ends| {
+        kafka.reset_offsets(&deployment.group(), &deployment.inbox(), ends);
+    });
+}
+
+/// Events are forwarded; more are kept while nobody forwards; another hand goes at the offsets; forwarding goes on.
+fn nothing_changes(name: &str, tamper: impl Fn(&Kafka, &Deployment, &BTreeMap<i32, i64>)) {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new(name, &kafka);
+    let mut relay = deployment.relay().up();
+    let before = accepted(Simulation::run(load(vec![relay.target()], 300, 30)));
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+
+    let mut intake = deployment.replica("intake").set("role", r#""intake""#).start();
+    intake.wait_ready();
+    let waiting = accepted(Simulation::run(load(vec![intake.target()], 300, 30)));
+    intake.stop();
+
+    tamper(&kafka, &deployment, &deployment.reader().ends(&deployment.inbox()));
+
+    relay.restart();
+    deployment.wait_until_forwarded(SOON);
+    Judge::of(&before.and(waiting), &deployment.published()).assert_flawless();
+    // Not even read again: the window would have dropped repeats, but for as long as it lasts only.
+    assert_eq!(relay.metric(r#"forward_records_total{outcome="repeat"}"#), 0.0);
+    assert_eq!(relay.metric("inbox_records_lost_total"), 0.0);
+}
+
+#[track_caller]
+fn accepted(simulated: Simulated) -> Simulated {
+    assert_eq!(simulated.summary.accepted_events, 300, "{}", simulated.summary);
+    simulated
+}

@@ -1,0 +1,184 @@
+//! Real brokers: the one that all tests share, and private clusters to be broken.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::util::Timeout;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{SOON, block_on, unique};
+
+/// A cluster.
+pub struct Kafka {
+    servers: String,
+    /// Ours to break, and to stop in the end.
+    own: Option<String>,
+}
+
+impl Kafka {
+    /// The broker of this run of the tests: `script/test` names it; for a plain `cargo test` one is started, and left
+    /// running for the next.
+    pub fn shared() -> Self {
+        static SERVERS: LazyLock<String> = LazyLock::new(|| {
+            #[expect(clippy::disallowed_methods, reason = "not the relay's environment but the tests'")]
+            let given = std::env::var("CLEARFEED_RELAY_TEST_KAFKA");
+            given.unwrap_or_else(|_| script(&["start", "1", "--name", "cargo-test"]))
+        });
+        Self { servers: SERVERS.clone(), own: None }
+    }
+
+    /// A cluster of this test alone, of 1 or 3 brokers, stopped in the end.
+    pub fn own(brokers: usize) -> Self {
+        Self::started(&["start", &brokers.to_string()])
+    }
+
+    /// One broker of this test alone that tells its clients to come to `port`, where a proxy listens. `servers` is
+    /// where the broker itself listens.
+    pub fn behind(port: u16) -> Self {
+        Self::started(&["start", "1", "--advertise", &port.to_string()])
+    }
+
+    fn started(arguments: &[&str]) -> Self {
+        let name = unique("own");
+        let servers = script(&[arguments, &["--name", &name]].concat());
+        Self { servers, own: Some(name) }
+    }
+
+    /// The bootstrap servers.
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// SIGKILL to broker 1, 2 or 3, or (`None`) to all.
+    pub fn kill(&self, broker: Option<usize>) {
+        self.break_it("kill", broker);
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self, broker: Option<usize>) {
+        self.break_it("pause", broker);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, broker: Option<usize>) {
+        self.break_it("resume", broker);
+    }
+
+    /// Starts what was killed, or ends it first where it runs, with its old disk and ports; waits until it answers.
+    pub fn restart(&self, broker: Option<usize>) {
+        self.break_it("restart", broker);
+    }
+
+    fn break_it(&self, command: &str, broker: Option<usize>) {
+        let name = self.own.as_ref().expect("a cluster of this test alone");
+        let broker = broker.map(|broker| broker.to_string());
+        let mut arguments = vec![command, "--name", name];
+        arguments.extend(broker.iter().flat_map(|broker| ["--broker", broker]));
+        script(&arguments);
+    }
+
+    /// A client's settings.
+    pub fn client(&self) -> ClientConfig {
+        client(&self.servers)
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+
+    /// Creates a topic, with settings such as `("max.message.bytes", "20480")`.
+    pub fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+        let answers = block_on(self.admin().create_topics([&new], &options())).unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{topic}: {answers:?}");
+    }
+
+    /// Replaces the settings that a topic has of its own.
+    pub fn alter_topic(&self, topic: &str, settings: &[(&str, &str)]) {
+        let alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let alter = settings.iter().fold(alter, |alter, (key, value)| alter.set(key, value));
+        let answers = block_on(self.admin().alter_configs([&alter], &options())).unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{topic}: {answers:?}");
+    }
+
+    /// Deletes a group that has no members, with its offsets.
+    pub fn delete_group(&self, group: &str) {
+        let answers = block_on(self.admin().delete_groups(&[group], &options())).unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    /// Commits offsets of a group that has no members, as tools that reset offsets do.
+    pub fn reset_offsets(&self, group: &str, topic: &str, offsets: &BTreeMap<i32, i64>) {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in offsets {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        }
+        consumer.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// Names of all topics.
+    pub fn topics(&self) -> Vec<String> {
+        let admin = self.admin();
+        let metadata = admin.inner().fetch_metadata(None, SOON).unwrap();
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+    }
+
+    /// Appends a record by hand, as a stranger with access to Kafka would.
+    pub fn append(&self, topic: &str, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
+        let producer: BaseProducer = self.client().set("message.timeout.ms", "30000").create().unwrap();
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, &(key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
+        let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(value).headers(headers);
+        producer.send(record).unwrap();
+        producer.flush(SOON).unwrap();
+    }
+}
+
+/// Where a broker that was started meanwhile is not to be waited for long.
+pub fn client(servers: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", servers).set("reconnect.backoff.max.ms", "500");
+    client
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(Timeout::from(SOON)))
+        .operation_timeout(Some(Timeout::from(SOON)))
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let Some(name) = &self.own else { return };
+        // Not `script`, which panics: a panic while another one unwinds would hide it.
+        let stopped = command(&["stop", "--name", name]).status();
+        if !stopped.is_ok_and(|status| status.success()) {
+            eprintln!("script/kafka stop --name {name} failed");
+        }
+    }
+}
+
+/// Runs `script/kafka`; returns what it printed.
+fn script(arguments: &[&str]) -> String {
+    let output = command(arguments).stderr(Stdio::piped()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "script/kafka {}: {errors}", arguments.join(" "));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("script/kafka"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}

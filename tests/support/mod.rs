@@ -1,0 +1,77 @@
+//! What the tests of promises are made of: a real Kafka, the relay's own binary, the simulator, a reader of topics, a
+//! judge, and proxies that break connections on purpose.
+//!
+//! Each test has its own topics, group and relay ([`Deployment`]), so that tests run side by side on one
+//! broker. Whatever is started is ended by its own process id when its guard is dropped, also when the test fails.
+//! Nobody sleeps for a fixed time and hopes: [`wait_for`] waits for a condition, with a deadline.
+
+#![allow(unreachable_pub, reason = "a library of helpers, only that no crate is made of it")]
+
+pub mod balancer;
+pub mod deployment;
+pub mod http;
+pub mod judge;
+pub mod kafka;
+pub mod proxy;
+pub mod reader;
+pub mod relay;
+pub mod simulator;
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use deployment::Deployment;
+pub use judge::Judge;
+pub use kafka::Kafka;
+pub use reader::{Reader, Record};
+pub use relay::Relay;
+pub use simulator::{Accepted, Sender, Simulation};
+
+/// For what is there within a second or two, on a machine that is busy with other things.
+pub const SOON: Duration = Duration::from_secs(30);
+/// For what has to wait for time-outs of Kafka's first: a session's 6 s, a transaction's 10 s and 10 s more.
+pub const AFTER_TIMEOUTS: Duration = Duration::from_secs(90);
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits until `look` finds something. Panics with `what` was waited for when the deadline has passed.
+#[track_caller]
+pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
+        pause(LOOK_EVERY);
+    }
+}
+
+/// The tests' only sleep: between two looks at a condition, or while something is kept broken for so long.
+pub fn pause(length: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "nobody has to wake a test")]
+    std::thread::sleep(length);
+}
+
+/// Runs what is async in the library: the simulator and Kafka's admin client.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(future)
+}
+
+/// One for all tests of a binary: connections of a [`Sender`] live on it between two calls.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    });
+    &RUNTIME
+}
+
+/// A name that no other test has, nor the same test in an earlier run.
+pub fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    format!("{name}-{}-{:x}-{count}", std::process::id(), seconds & 0xff_ffff)
+}
