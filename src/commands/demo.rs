@@ -108,7 +108,7 @@ async fn show(config: Config, arguments: &Arguments) -> anyhow::Result<bool> {
     let secret = Secret::new(SECRET)?;
     let bootstrap_servers = config.kafka.bootstrap_servers.clone();
     let signed_url = config.sources["main"].public_url.clone();
-    let keyrings = BTreeMap::from([("main".to_owned(), Keyring::new(vec![secret.clone()]))]);
+    let keyrings = BTreeMap::from([("main".to_owned(), Keyring::new(vec![Some(secret.clone())]))]);
     let mut relay = Relay::listen(config, keyrings).await?;
     relay.open().await?;
     let intake = relay.addresses.intake.context("the demo's relay has an intake")?;

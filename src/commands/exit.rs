@@ -4,7 +4,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clearfeed_relay::config::Problems;
-use clearfeed_relay::kafka::properties::PropertyError;
 
 /// It failed, or (where something was examined) something was found wrong.
 pub(crate) const FAILED: u8 = 1;
@@ -15,7 +14,7 @@ pub(crate) const WRONG_CONFIGURATION: u8 = 78;
 
 /// Tells on stderr why a command failed, and gives the exit code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let is_configuration = error.is::<Problems>() || error.is::<PropertyError>();
+    let is_configuration = error.is::<Problems>();
     let text = if is_configuration {
         format!("the configuration is wrong:\n{error}\n")
     } else {

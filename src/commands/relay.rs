@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use clearfeed_relay::config::Config;
+use clearfeed_relay::config::{Config, FORWARD_DRAIN};
 use clearfeed_relay::domain::signature::Keyring;
 use clearfeed_relay::intake::{Endpoints, Inbox, Listener, ListenerLimits};
 use clearfeed_relay::kafka::monitor::Monitor;
@@ -18,6 +18,7 @@ use clearfeed_relay::telemetry::status::SourceIdentity;
 use clearfeed_relay::{admin, forward};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Between two attempts to reach Kafka at the start.
@@ -107,24 +108,39 @@ impl Relay {
         for concerns in self.health.halves() {
             concerns.set(Concern::Draining, "told to stop");
         }
-        let shutdown_timeout = self.config.intake.shutdown_timeout;
-        let lame_duck = self.config.intake.lame_duck;
-        tokio::time::timeout(shutdown_timeout, async {
-            if let Some(Intake { listener, inbox }) = self.intake {
-                listener.leave();
-                tokio::time::sleep(lame_duck).await;
-                listener.close().await;
-                blocking(move || inbox.flush(shutdown_timeout)).await??;
-            }
-            if let Some(Forward { thread, shutdown }) = self.forward {
-                shutdown.cancel();
-                let ended = blocking(move || thread.join()).await?;
-                ended.map_err(|_| anyhow::anyhow!("the forward half panicked"))?;
-            }
-            anyhow::Ok(())
+        let limits = &self.config.intake;
+        let deadline = Instant::now() + limits.shutdown_timeout;
+        let intake = match self.intake {
+            Some(intake) => intake.drain(limits.lame_duck, deadline - FORWARD_DRAIN).await,
+            None => Ok(()),
+        };
+        // Whatever became of intake.
+        let forward = match self.forward {
+            Some(forward) => forward.drain(deadline).await,
+            None => Ok(()),
+        };
+        intake.and(forward).with_context(|| {
+            format!("not drained within intake.shutdown_timeout = {:?}", limits.shutdown_timeout)
         })
-        .await
-        .with_context(|| format!("not drained within intake.shutdown_timeout = {shutdown_timeout:?}"))?
+    }
+}
+
+impl Intake {
+    async fn drain(self, lame_duck: Duration, deadline: Instant) -> anyhow::Result<()> {
+        self.listener.leave();
+        tokio::time::sleep(lame_duck).await;
+        timeout_at(deadline, self.listener.close()).await.context("requests are still in flight")?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        blocking(move || self.inbox.flush(left)).await?.context("deliveries are still waiting for Kafka")
+    }
+}
+
+impl Forward {
+    async fn drain(self, deadline: Instant) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        let ended = timeout_at(deadline, blocking(move || self.thread.join()));
+        let ended = ended.await.context("a transaction is still open")??;
+        ended.map_err(|_| anyhow::anyhow!("the forward half panicked"))
     }
 }
 

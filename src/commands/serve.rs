@@ -1,6 +1,7 @@
 //! `serve`: the daemon.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,16 +45,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "forward" => Role::Forward,
         _ => Role::All,
     });
-    // Other programs' variables need not be UTF-8, and are none of ours.
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = config::load(&arguments.config, environment, role)?;
-    // Here rather than when the first client is made, so that a wrong property is a wrong configuration.
-    properties::base(&config.kafka)?;
-    let keyrings = if config.role.has_intake() { secrets::read(&config)? } else { BTreeMap::new() };
+    // Other programs' variables need not be UTF-8; a value of ours that is not is refused as what it then looks like.
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let mut keyrings = BTreeMap::new();
+    let config = config::load(&arguments.config, environment, role, |config, file| {
+        let mut problems = properties::check(config, file);
+        if config.role.has_intake() {
+            keyrings = secrets::read(config, &mut problems);
+        }
+        problems
+    })?;
     logs::init(&config.telemetry)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let signals = Signals::new()?;
         let relay = Relay::listen(config, keyrings).await?;
         let Addresses { intake, admin } = relay.addresses;
@@ -61,9 +66,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let intake = intake.map(tracing::field::display);
         tracing::info!(intake, %admin, version, role, config_hash = relay.config.hash, "listening");
         serve(relay, signals).await
-    })?;
-    // Threads of librdkafka's that wait for a Kafka that is away are not waited for.
+    });
+    // Threads that wait for a Kafka that is away are not waited for, least of all after a drain that took too long.
     runtime.shutdown_background();
+    ended?;
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
@@ -102,12 +108,14 @@ async fn start(relay: &mut Relay) -> anyhow::Result<()> {
             Err(TopicsError::NotAsWanted(problems)) => {
                 for concerns in relay.health.halves() {
                     concerns.set(Concern::Topics, &problems.join("; "));
+                    concerns.clear(Concern::KafkaUnreachable);
                 }
                 problems
             }
             Err(error @ TopicsError::Kafka(_)) => {
                 for concerns in relay.health.halves() {
                     concerns.set(Concern::KafkaUnreachable, &error.to_string());
+                    concerns.clear(Concern::Topics);
                 }
                 Vec::new()
             }

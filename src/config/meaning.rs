@@ -20,10 +20,13 @@ use crate::domain::route::Routes;
 const HASH_DIGITS: usize = 16;
 
 /// Reads the file, and over it the environment; `role_override` is the command line's and stands above both.
+/// `further` looks at what lies beyond this floor, such as the files that are named, and is given the file's name for
+/// its messages. It is asked even where there are problems already, with defaults for what could not be read.
 pub fn load(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
     role_override: Option<Role>,
+    further: impl FnOnce(&Config, &str) -> Vec<Problem>,
 ) -> Result<Config, Problems> {
     let name = path.display().to_string();
     let problem = |found: String, wanted: &str| {
@@ -34,13 +37,13 @@ pub fn load(
     })?;
     let text =
         std::fs::read_to_string(path).map_err(|error| problem(error.to_string(), "a readable file"))?;
-    read(&text, format, &name, environment, role_override)
+    read(&text, format, &name, environment, role_override, further)
 }
 
 /// Reads TOML from memory, without an environment, on a machine called `localhost`.
 pub fn from_toml(text: &str) -> Result<Config, Problems> {
     let environment = [("HOSTNAME".to_owned(), "localhost".to_owned())];
-    read(text, FileFormat::Toml, "relay.toml", environment.into_iter(), None)
+    read(text, FileFormat::Toml, "relay.toml", environment.into_iter(), None, |_, _| Vec::new())
 }
 
 pub(super) fn read(
@@ -49,6 +52,7 @@ pub(super) fn read(
     file: &str,
     environment: impl Iterator<Item = (String, String)>,
     role_override: Option<Role>,
+    further: impl FnOnce(&Config, &str) -> Vec<Problem>,
 ) -> Result<Config, Problems> {
     let leaves = document::parse(text, format, file).map_err(|problem| Problems(vec![problem]))?;
     let (environment, hostname) = environment::split(environment);
@@ -63,7 +67,10 @@ pub(super) fn read(
         let path = KeyPath::of(keys::TRANSACTIONAL_ID.row.path, "");
         reading.object(&path, "an id without {hostname}: this machine's name is not known");
     }
-    let problems = reading.finish();
+    let mut problems = reading.finish();
+    if let Some(config) = &config {
+        problems.0.extend(further(config, file));
+    }
     match config {
         Some(config) if problems.0.is_empty() => {
             Ok(finished(config, hostname.as_deref().unwrap_or_default()))

@@ -27,6 +27,11 @@ use crate::domain::signature::SignedUrl;
 pub use keys::markdown_table;
 pub use meaning::{from_toml, load};
 pub use problem::{Problem, Problems};
+pub use properties::is_secret;
+
+/// Of `intake.shutdown_timeout` kept for the forward half, which ends last: to finish or abort its transaction and to
+/// leave the group.
+pub const FORWARD_DRAIN: Duration = Duration::from_secs(2);
 
 /// Which halves of the relay a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,9 +20,12 @@ const OFFSETS: &str =
 const CREATION: &str =
     "topics are created by the relay, with the settings that the promise needs, or not at all";
 const SERVERS: &str = "use kafka.bootstrap_servers";
+const PATIENCE: &str = "it follows from intake.answer_timeout, and in the forward half from the time that a transaction may take";
+const SIZE: &str = "it follows from intake.max_body";
+const END: &str = "the relay asks for it where it reads the ledger to its end";
 
 /// Properties that the promise rests on, librdkafka's second names for them among them, each with its reason.
-pub(super) const REFUSED: [(&str, &str); 17] = [
+pub(super) const REFUSED: [(&str, &str); 22] = [
     ("acks", DURABLE),
     ("request.required.acks", DURABLE),
     ("enable.idempotence", IDEMPOTENT),
@@ -40,6 +43,11 @@ pub(super) const REFUSED: [(&str, &str); 17] = [
     ("allow.auto.create.topics", CREATION),
     ("bootstrap.servers", SERVERS),
     ("metadata.broker.list", SERVERS),
+    ("message.timeout.ms", PATIENCE),
+    ("delivery.timeout.ms", PATIENCE),
+    ("transaction.timeout.ms", PATIENCE),
+    ("message.max.bytes", SIZE),
+    ("enable.partition.eof", END),
 ];
 
 /// Parts of the names of properties that hold secrets, librdkafka's and (`jaas`) those that people copy from
@@ -58,7 +66,7 @@ const SECRET: [&str; 9] = [
 
 /// Whether a property's value may be a secret. Rather one too many: a hidden value costs a look into the
 /// file.
-pub(super) fn is_secret(property: &str) -> bool {
+pub fn is_secret(property: &str) -> bool {
     let property = property.to_lowercase();
     SECRET.iter().any(|part| property.contains(part))
 }

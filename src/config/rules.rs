@@ -9,7 +9,7 @@ use super::document::KeyPath;
 use super::keys::{self, Key};
 use super::properties::REFUSED;
 use super::reading::Reading;
-use super::{Config, Intake, Source};
+use super::{Config, FORWARD_DRAIN, Intake, Source};
 
 /// Between an id's last legal use and its being forgotten: what clocks, queues and drains may add.
 const WINDOW_MARGIN: Duration = Duration::from_secs(30 * 60);
@@ -61,10 +61,10 @@ impl Rules<'_> {
 
         // A delivery accepted at the lame duck's last moment may still take this long; cut off, it has no
         // answer, and ClearFeed spends one of its four tries.
-        let least = intake.lame_duck + intake.body_timeout + intake.answer_timeout;
+        let least = intake.lame_duck + intake.body_timeout + intake.answer_timeout + FORWARD_DRAIN;
         let keys = [&shutdown, &lame_duck, &path(&keys::BODY_TIMEOUT), &path(&keys::ANSWER_TIMEOUT)];
         let wanted =
-            format!("at least {}: lame_duck + body_timeout + answer_timeout", format_duration(least));
+            format!("at least {}: lame_duck + body_timeout + answer_timeout + 2s", format_duration(least));
         let judged = intake.lame_duck < intake.shutdown_timeout;
         self.require(!judged || least <= intake.shutdown_timeout, &keys, wanted);
     }

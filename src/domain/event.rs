@@ -94,6 +94,12 @@ fn read_fields(body: &[u8]) -> Result<Fields<'_>, String> {
     if nesting(body) > MAX_DEPTH {
         return Err(format!("nested deeper than {MAX_DEPTH}"));
     }
+    // Looked at here, for serde's message about a string shows all of it.
+    match text.trim_start_matches([' ', '\t', '\n', '\r']).chars().next() {
+        Some('{') => {}
+        Some(found) => return Err(format!("not a JSON object: begins with {found:?}, wanted '{{'")),
+        None => return Err("not a JSON object: nothing but white space".to_owned()),
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let fields =
         json.deserialize_map(FieldsVisitor).map_err(|error| format!("not a JSON object: {error}"))?;
@@ -294,7 +300,9 @@ mod tests {
         let deep = format!(r#"{{"id":"a","type":"t","x":{}1{}}}"#, "[".repeat(128), "]".repeat(128));
         for (body, part) in [
             ("\u{feff}{}", "not a JSON object"),
-            (r#"["a","t"]"#, "expected an object"),
+            (r#"["a","t"]"#, "begins with '['"),
+            (r#""a secret""#, "begins with '\"', wanted '{'"),
+            (" \n", "nothing but white space"),
             (r#"{"id":"a","id":"b","type":"t"}"#, "`id` stands there twice"),
             (r#"{"id":"a","\u0069d":"b","type":"t"}"#, "`id` stands there twice"),
             (r#"{"id":"a","type":"t"}{}"#, "more than one"),
@@ -317,6 +325,20 @@ mod tests {
         ] {
             let reason = reason(body);
             assert!(reason.contains(part), "{body}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_short_whatever_the_body() {
+        let long = "\u{7f}".repeat(100_000);
+        for body in [
+            format!(r#""{long}""#),
+            format!(r#"{{"id":"{long}","type":"{long}","sub_type":"{long}","request":{{"id":"{long}"}}}}"#),
+            format!(r#"{{"id":"a","type":"t","request":"{long}"}}"#),
+            format!(r#"{{"id":"a","type":"t","{long}":{long}}}"#),
+        ] {
+            let reason = reason(&body);
+            assert!(reason.len() < 1024 && !reason.contains('\u{7f}'), "{} bytes", reason.len());
         }
     }
 

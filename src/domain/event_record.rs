@@ -47,6 +47,14 @@ impl DeadLetterReason {
     }
 }
 
+/// How much of a value is kept that even the dead-letter topic found too large. With the headers below it fits any
+/// topic that the relay accepts: those take 64 KiB beyond the longest body.
+pub const HEAD_BYTES: usize = 32 * 1024;
+/// How much is kept of all its headers together, names and values.
+const HEAD_HEADERS_BYTES: usize = 16 * 1024;
+/// How much is kept of one of these values: more than any that intake writes.
+const HEAD_HEADER_BYTES: usize = 1024;
+
 impl Outgoing {
     /// The record of an event: CloudEvents 1.0, Kafka protocol binding, binary content mode.
     pub fn event(delivery: &StoredDelivery<'_>, event: &Event<'_>, position: Position) -> Self {
@@ -97,5 +105,52 @@ impl Outgoing {
             .chain(original.map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_vec())))
             .collect();
         Self { key: hex::encode(digest), headers, head_bytes: None }
+    }
+
+    /// The beginning of the record alone, of its value as of its headers: a stranger's may be of any size.
+    #[must_use]
+    pub fn head(mut self) -> Self {
+        let mut room = HEAD_HEADERS_BYTES;
+        self.headers.retain_mut(|(name, value)| {
+            value.truncate(character_boundary(value, HEAD_HEADER_BYTES));
+            let fits = room.checked_sub(name.len() + value.len());
+            room = fits.unwrap_or(room);
+            fits.is_some()
+        });
+        Self { head_bytes: Some(HEAD_BYTES), ..self }
+    }
+}
+
+/// The longest length of at most `longest` bytes that cuts no character of UTF-8 in two.
+fn character_boundary(text: &[u8], longest: usize) -> usize {
+    let is_inside = |at: &usize| text.get(*at).is_some_and(|byte| byte & 0xC0 == 0x80);
+    (0..=longest.min(text.len())).rev().find(|at| !is_inside(at)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_head_is_small_whatever_a_stranger_wrote(
+            headers in proptest::collection::vec((".{0,400}", ".{0,3000}"), 0..40),
+        ) {
+            let position = Position { partition: 0, offset: 7 };
+            let original = headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_bytes())));
+            let record = Outgoing::dead_letter(
+                DeadLetterReason::Malformed, "garbage", position, &BodyDigest::default(), original,
+            ).head();
+            let bytes: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+            prop_assert!(bytes <= HEAD_HEADERS_BYTES);
+            prop_assert_eq!(record.head_bytes, Some(HEAD_BYTES));
+            prop_assert_eq!(&record.headers[..2], &[
+                ("reason".to_owned(), b"malformed".to_vec()), ("detail".to_owned(), b"garbage".to_vec()),
+            ]);
+            for (_, value) in &record.headers {
+                prop_assert!(std::str::from_utf8(value).is_ok(), "no character is cut in two");
+            }
+        }
     }
 }

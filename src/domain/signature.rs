@@ -177,30 +177,31 @@ impl SignedUrl {
     }
 }
 
-/// The secrets of one source: slot 0 is the current one, later slots are previous ones.
+/// The secrets of one source: slot 0 is the current one, later slots are previous ones. A slot is a configured file's
+/// and keeps its number when another file is missing.
 #[derive(Debug, Clone)]
 pub struct Keyring {
-    secrets: Vec<Secret>,
+    slots: Vec<Option<Secret>>,
 }
 
 /// What matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Match {
-    /// Index of the secret in the keyring.
+    /// Index of the secret's slot.
     pub slot: usize,
     /// The form of the URL.
     pub form: UrlForm,
 }
 
 impl Keyring {
-    /// Takes the secrets, current first.
-    pub fn new(secrets: Vec<Secret>) -> Self {
-        Self { secrets }
+    /// Takes the slots, current first; `None` where a previous secret is retired already.
+    pub fn new(slots: Vec<Option<Secret>>) -> Self {
+        Self { slots }
     }
 
-    /// Number of secrets.
+    /// Number of slots, empty ones too.
     pub fn slots(&self) -> usize {
-        self.secrets.len()
+        self.slots.len()
     }
 
     /// Which secret and form of the URL made the signature. All secrets are tried, without an early exit, so that
@@ -217,8 +218,8 @@ impl Keyring {
         UrlForm::ALL.into_iter().find_map(|form| {
             let message = SignedMessage { verb, url: url.form(form), body, timestamp };
             let mut matched = None;
-            for (slot, secret) in self.secrets.iter().enumerate() {
-                if secret.verifies(&message, signature) {
+            for (slot, secret) in self.slots.iter().enumerate() {
+                if secret.as_ref().is_some_and(|secret| secret.verifies(&message, signature)) {
                     matched = matched.or(Some(Match { slot, form }));
                 }
             }

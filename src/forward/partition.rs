@@ -214,9 +214,6 @@ impl Partition {
     }
 }
 
-/// How much of a record is kept that even the dead-letter topic found too large.
-const HEAD_BYTES: usize = 64 * 1024;
-
 fn dead_letter(
     message: &InboxMessage<'_>,
     digest: &BodyDigest,
@@ -225,15 +222,17 @@ fn dead_letter(
     rules: &Rules<'_>,
 ) -> Decision {
     let position = message.position;
-    let headers = || message.headers.iter().copied();
+    let record = |detail: &str| {
+        Outgoing::dead_letter(reason, detail, position, digest, message.headers.iter().copied())
+    };
     // Refused once by its own topic, and once more by the dead letters.
-    if rules.oversized.get(&position).is_some_and(|refused| *refused > 1) {
-        let detail = format!("{detail}; larger than the dead-letter topic takes, only its head is here");
-        let mut record = Outgoing::dead_letter(reason, &detail, position, digest, headers());
-        record.head_bytes = Some(HEAD_BYTES);
-        return Decision::DeadLetter(reason, record);
-    }
-    Decision::DeadLetter(reason, Outgoing::dead_letter(reason, detail, position, digest, headers()))
+    let is_refused = rules.oversized.get(&position).is_some_and(|refused| *refused > 1);
+    let record = if is_refused {
+        record(&format!("{detail}; larger than the dead-letter topic takes, only its head is here")).head()
+    } else {
+        record(detail)
+    };
+    Decision::DeadLetter(reason, record)
 }
 
 fn sighting(message: &InboxMessage<'_>, fingerprint: Fingerprint, digest: &BodyDigest) -> Sighting {
@@ -272,6 +271,7 @@ fn destination(
 mod tests {
     use super::*;
     use crate::config;
+    use crate::domain::event_record::HEAD_BYTES;
     use std::time::Duration;
 
     const CONFIG: &str = r#"

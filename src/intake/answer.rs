@@ -52,11 +52,6 @@ impl Answer {
         }
     }
 
-    /// Whether the sender may take it for done.
-    pub fn is_success(self) -> bool {
-        matches!(self, Self::Accepted | Self::Pong)
-    }
-
     fn status(self) -> StatusCode {
         match self {
             // Exactly 200: ClearFeed's ping accepts nothing else.

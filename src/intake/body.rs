@@ -63,10 +63,8 @@ impl Budget {
     }
 
     async fn collect(&self, mut body: Incoming, max_bytes: usize) -> Result<Buffered, BodyError> {
+        // Only what has arrived takes room: announcing costs a stranger nothing, and would shut all others out.
         let mut share = Share { permit: None, used: self.used.clone() };
-        // What is announced is reserved at once, so that a body that was begun can be finished; it is not allocated.
-        let announced = usize::try_from(body.size_hint().lower()).map_err(|_| BodyError::TooLarge)?;
-        share.grow(self, announced)?;
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
         while let Some(frame) = body.frame().await {

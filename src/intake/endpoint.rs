@@ -15,12 +15,14 @@ use super::answer::Answer;
 use super::append::Inbox;
 use super::body::{BodyError, Budget};
 use crate::config::{self, Config};
-use crate::domain::delivery::{AgeLimits, AuthenticDelivery, HeaderValue, RawDelivery, Refusal, header};
+use crate::domain::delivery::{
+    AgeLimits, AuthenticDelivery, Claim, HeaderValue, RawDelivery, Refusal, header,
+};
 use crate::domain::event::{self, Reading};
 use crate::domain::inbox_record::{InboxRecord, Unsigned};
 use crate::domain::signature::{Keyring, SignedUrl};
 use crate::telemetry::health::Health;
-use crate::telemetry::labels::{Concern, Outcome};
+use crate::telemetry::labels::{Concern, Outcome, Retry};
 use crate::telemetry::metrics::{self, Metrics};
 
 /// The largest body in which an unsigned ping is looked for.
@@ -62,6 +64,11 @@ impl Source {
             metrics,
         }
     }
+
+    fn refuse(&self, refusal: Refusal) -> Answer {
+        self.metrics.refused(refusal);
+        Answer::NotAuthenticated
+    }
 }
 
 impl Endpoints {
@@ -97,7 +104,7 @@ impl Endpoints {
         let source = self.source(&request);
         let mut count = Count::begin(&self.metrics, source.ok().map(|source| source.metrics.as_ref()));
         let answer = match source {
-            Ok(source) => self.answer_for(source, request).await,
+            Ok(source) => self.answer_for(source, request, &mut count).await,
             Err(answer) => answer,
         };
         count.outcome = answer.outcome();
@@ -114,7 +121,7 @@ impl Endpoints {
         self.sources.get(target).ok_or(Answer::NotFound)
     }
 
-    async fn answer_for(&self, source: &Source, request: Request<Incoming>) -> Answer {
+    async fn answer_for(&self, source: &Source, request: Request<Incoming>, count: &mut Count<'_>) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::GET | Method::HEAD if request.body().is_end_stream() => return Answer::Pong,
@@ -127,21 +134,20 @@ impl Endpoints {
             return Answer::Unavailable("too many requests at once");
         };
         let (head, body) = request.into_parts();
-        let signature = header_value(&head.headers, header::SIGNATURE);
-        let is_unsigned = matches!(signature, HeaderValue::Absent);
-        if is_unsigned && !source.accept_unsigned_ping {
-            source.metrics.refused(Refusal::NoSignature);
-            return Answer::NotAuthenticated;
-        }
-        // Without a signature it can only be a ping: nothing larger is read.
-        let max_bytes =
-            if is_unsigned { MAX_PING_BYTES.min(self.max_body_bytes) } else { self.max_body_bytes };
+        let claim = match Claim::read(
+            header_value(&head.headers, header::SIGNATURE),
+            header_value(&head.headers, header::TIMESTAMP),
+            header_value(&head.headers, header::RETRY_COUNT),
+        ) {
+            Ok(claim) => Some(claim),
+            // Without a signature it can only be a ping.
+            Err(Refusal::NoSignature) if source.accept_unsigned_ping => None,
+            Err(refusal) => return source.refuse(refusal),
+        };
+        let max_bytes = if claim.is_some() { self.max_body_bytes } else { MAX_PING_BYTES };
         let buffered = match self.budget.read(body, max_bytes, self.body_timeout).await {
             Ok(buffered) => buffered,
-            Err(BodyError::TooLarge) if is_unsigned => {
-                source.metrics.refused(Refusal::NoSignature);
-                return Answer::NotAuthenticated;
-            }
+            Err(BodyError::TooLarge) if claim.is_none() => return source.refuse(Refusal::NoSignature),
             Err(BodyError::TooLarge) => return Answer::TooLarge,
             Err(BodyError::TooSlow) => return Answer::TooSlow,
             Err(BodyError::NoRoom) => return Answer::Unavailable("too many bodies at once"),
@@ -149,23 +155,18 @@ impl Endpoints {
                 return Answer::BadRequest("the body is shorter than announced, or its chunks are malformed");
             }
         };
-        let received = Timestamp::now();
-        if is_unsigned && event::read(&buffered.bytes) == Reading::Ping {
-            return Answer::Pong;
-        }
-        let raw = RawDelivery {
-            verb: head.method.as_str(),
-            body: buffered.bytes.clone(),
-            signature,
-            timestamp: header_value(&head.headers, header::TIMESTAMP),
-            retry: header_value(&head.headers, header::RETRY_COUNT),
+        let Some(claim) = claim else {
+            let is_ping = event::read(&buffered.bytes) == Reading::Ping;
+            return if is_ping { Answer::Pong } else { source.refuse(Refusal::NoSignature) };
         };
+        let received = Timestamp::now();
+        let raw = RawDelivery { verb: head.method.as_str(), claim, body: buffered.bytes.clone() };
         match raw.authenticate(&source.url, &source.keyring, &source.limits, received) {
-            Ok(delivery) => self.accept(source, &delivery, received, &head.headers).await,
-            Err(refusal) => {
-                source.metrics.refused(refusal);
-                Answer::NotAuthenticated
+            Ok(delivery) => {
+                count.authenticated(delivery.retry());
+                self.accept(source, &delivery, received, &head.headers).await
             }
+            Err(refusal) => source.refuse(refusal),
         }
     }
 
@@ -188,10 +189,8 @@ impl Endpoints {
             return Answer::Pong;
         };
         let answer = self.append(record).await;
-        if answer.is_success() {
+        if answer == Answer::Accepted {
             source.metrics.accepted(received);
-        } else if delivery.retry() == 3 {
-            source.metrics.last_attempt_failed();
         }
         answer
     }
@@ -239,6 +238,8 @@ struct Count<'a> {
     started: Instant,
     in_flight: &'a IntGauge,
     outcome: Outcome,
+    /// ClearFeed will not come back with it.
+    is_last_attempt: bool,
 }
 
 impl<'a> Count<'a> {
@@ -246,7 +247,14 @@ impl<'a> Count<'a> {
         let in_flight = &metrics.intake.in_flight;
         in_flight.inc();
         // A sender that goes away drops the request: no answer is ever set.
-        Self { metrics, source, started: Instant::now(), in_flight, outcome: Outcome::Abandoned }
+        let outcome = Outcome::Abandoned;
+        Self { metrics, source, started: Instant::now(), in_flight, outcome, is_last_attempt: false }
+    }
+
+    /// From now on it is for us to keep it: a sender that loses patience meanwhile was not answered in time.
+    fn authenticated(&mut self, retry: u8) {
+        self.outcome = Outcome::Unavailable;
+        self.is_last_attempt = Retry::from_count(retry) == Some(Retry::Third);
     }
 }
 
@@ -254,5 +262,11 @@ impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.in_flight.dec();
         self.metrics.answered(self.source, self.outcome, self.started.elapsed());
+        if let Some(source) = self.source
+            && self.is_last_attempt
+            && !self.outcome.is_success()
+        {
+            source.last_attempt_failed();
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! The one place that names librdkafka's property keys.
 //!
 //! Each client is made in three steps: our tuning, over it the user's `kafka.properties`, over both what the promise
-//! rests on. The configuration refuses the last by name, so nothing of the user's is overridden silently.
+//! rests on. The configuration refuses the last by name, so nothing of the user's is overridden silently (but for one
+//! time-out that librdkafka bounds for transactions).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 
-use crate::config::{Config, Kafka};
+use crate::config::{self, Config, Kafka, Problem};
 
 /// Room for a record's headers and framing beside the body.
 pub const RECORD_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -17,27 +21,29 @@ pub const RECORD_OVERHEAD_BYTES: usize = 64 * 1024;
 /// every `read_committed` reader for this long, and up to 10 s more until the broker looks.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A property that could not be read.
+/// A file of `kafka.property_files` that could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum PropertyError {
-    /// A file of `kafka.property_files`.
-    #[error("kafka.property_files.\"{key}\": cannot read {path}: {source}")]
-    File {
-        /// The property.
-        key: String,
-        /// Its file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// librdkafka does not take it.
-    #[error("kafka.properties: librdkafka refuses \"{key}\": {reason}")]
-    Refused {
-        /// The property.
-        key: String,
-        /// librdkafka's words.
-        reason: String,
-    },
+#[error("kafka.property_files.\"{key}\": cannot read {path}: {source}")]
+pub struct PropertyError {
+    /// The property.
+    key: String,
+    /// Its file.
+    path: String,
+    /// What the system said.
+    source: std::io::Error,
+}
+
+/// Second names that librdkafka has for properties which the relay tunes: the user's value must replace ours, whatever
+/// it is called.
+const SECOND_NAMES: [(&str, &str); 4] = [
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("message.send.max.retries", "retries"),
+];
+
+fn first_name(key: &str) -> &str {
+    SECOND_NAMES.iter().find(|(second, _)| *second == key).map_or(key, |(_, first)| first)
 }
 
 /// Properties in the order in which they are set.
@@ -56,6 +62,96 @@ const COMMON: Properties<'static> = &[
     ("topic.metadata.refresh.interval.ms", "5000"),
 ];
 
+/// A property of the user's.
+struct User<'a> {
+    section: &'static str,
+    key: &'a str,
+    value: Result<String, PropertyError>,
+}
+
+fn users(kafka: &Kafka) -> impl Iterator<Item = User<'_>> {
+    let direct = kafka.properties.iter().map(|(key, value)| User {
+        section: "kafka.properties",
+        key,
+        value: Ok(value.clone()),
+    });
+    let from_files = kafka.property_files.iter().map(|(key, path)| {
+        let value = match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(source) => Err(PropertyError { key: key.clone(), path: path.display().to_string(), source }),
+        };
+        User { section: "kafka.property_files", key, value }
+    });
+    direct.chain(from_files)
+}
+
+/// All that librdkafka will not take of the user's properties: each value by itself and then, where all are good, all
+/// of them together in each client that this role needs. Connects to nobody.
+pub fn check(config: &Config, file: &str) -> Vec<Problem> {
+    let problem = |key: String, found: String, wanted: &str| Problem {
+        key,
+        found,
+        wanted: wanted.to_owned(),
+        whence: file.to_owned(),
+    };
+    let mut problems = Vec::new();
+    for User { section, key, value } in users(&config.kafka) {
+        let path = format!("{section}.{key:?}");
+        match value {
+            Err(PropertyError { path: file, source, .. }) => {
+                problems.push(problem(path, format!("{file}: {source}"), "a readable file"));
+            }
+            Ok(value) => {
+                if let Err(reason) = taken(ClientConfig::new().set(key, &value)) {
+                    let shown =
+                        if config::is_secret(key) { "\"…\"".to_owned() } else { format!("{value:?}") };
+                    problems.push(problem(path, shown, &format!("what librdkafka takes: {reason}")));
+                }
+            }
+        }
+    }
+    if problems.is_empty() {
+        let refusals: BTreeSet<String> = clients(config).into_iter().filter_map(Result::err).collect();
+        let wanted = "properties that go together";
+        problems
+            .extend(refusals.into_iter().map(|found| problem("kafka.properties".to_owned(), found, wanted)));
+    }
+    problems
+}
+
+/// Whether librdkafka knows all names and values.
+fn taken(client: &ClientConfig) -> Result<(), String> {
+    match client.create_native_config() {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(_, reason, ..)) => Err(reason),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Makes each client of this role once, without a server that it could connect to.
+fn clients(config: &Config) -> Vec<Result<(), String>> {
+    let told = |error: PropertyError| error.to_string();
+    let producer = |client: Result<ClientConfig, PropertyError>| {
+        let made = client.map_err(told)?.remove("bootstrap.servers").create::<BaseProducer>();
+        made.map(drop).map_err(|error| error.to_string())
+    };
+    let consumer = |client: Result<ClientConfig, PropertyError>| {
+        let made = client.map_err(told)?.remove("bootstrap.servers").create::<BaseConsumer>();
+        made.map(drop).map_err(|error| error.to_string())
+    };
+    let mut made = Vec::new();
+    if config.role.has_intake() {
+        made.push(producer(inbox_producer(config)));
+    }
+    if config.role.has_forward() {
+        made.push(producer(transactional_producer(config)));
+        made.push(consumer(inbox_consumer(config)));
+        made.push(consumer(ledger_reader(config)));
+        made.push(consumer(uncommitted_reader(config)));
+    }
+    made
+}
+
 /// For clients that are polled all the time: in any other, statistics would pile up in a queue that nobody empties.
 const STATISTICS: (&str, &str) = ("statistics.interval.ms", "1000");
 
@@ -73,27 +169,14 @@ fn client(
     for (key, value) in COMMON.iter().chain(tuning) {
         client.set(*key, *value);
     }
-    for (key, value) in &kafka.properties {
-        client.set(key, value);
-    }
-    for (key, path) in &kafka.property_files {
-        let value = std::fs::read_to_string(path).map_err(|source| PropertyError::File {
-            key: key.clone(),
-            path: path.display().to_string(),
-            source,
-        })?;
-        client.set(key, value.trim_end_matches(['\n', '\r']));
+    for User { key, value, .. } in users(kafka) {
+        client.set(first_name(key), value?);
     }
     client.set("bootstrap.servers", &kafka.bootstrap_servers).set("allow.auto.create.topics", "false");
     for (key, value) in vital {
         client.set(*key, *value);
     }
-    // Refuses names and values that librdkafka does not know, before any client is made of them.
-    match client.create_native_config() {
-        Ok(_) => Ok(client),
-        Err(KafkaError::ClientConfig(_, reason, key, _)) => Err(PropertyError::Refused { key, reason }),
-        Err(error) => Err(PropertyError::Refused { key: "?".to_owned(), reason: error.to_string() }),
-    }
+    Ok(client)
 }
 
 /// The largest record that the relay writes, in bytes: `max.message.bytes` of its topics.
@@ -121,6 +204,8 @@ pub fn transactional_producer(config: &Config) -> Result<ClientConfig, PropertyE
         ("retry.backoff.max.ms", "50"),
     ];
     let vital = &[
+        // librdkafka wants no request to outlive the transaction.
+        ("socket.timeout.ms", timeout_ms.as_str()),
         ("transactional.id", config.forward.transactional_id.as_str()),
         ("transaction.timeout.ms", &timeout_ms),
         ("message.timeout.ms", &timeout_ms),

@@ -95,7 +95,7 @@ mod tests {
     fn verifies(secret: &Secret, delivery: &Delivery) -> bool {
         let signature = Signature::from_hex(delivery.signature.as_ref().unwrap().as_bytes()).unwrap();
         let (url, timestamp) = (SignedUrl::parse(URL).unwrap(), delivery.timestamp.as_bytes());
-        Keyring::new(vec![secret.clone()])
+        Keyring::new(vec![Some(secret.clone())])
             .verify("POST", &url, &delivery.body, timestamp, &signature)
             .is_some()
     }

@@ -104,9 +104,9 @@ labels! {
         Encoded = "encoded",
         /// 431: the head is too large.
         HeadTooLarge = "head_too_large",
-        /// 503: it cannot be stored now.
+        /// 503: it cannot be stored now. Also what was authentic and had no answer before its sender lost patience.
         Unavailable = "unavailable",
-        /// No answer: the sender closed the connection first.
+        /// No answer: the sender closed the connection before it was known to be ClearFeed's.
         Abandoned = "abandoned",
     }
 
@@ -184,8 +184,6 @@ labels! {
         NewerFormat = "newer_format",
         /// `inbox.partitions` is not what the ledger was written with.
         PartitionsChanged = "partitions_changed",
-        /// A topic has settings under which the promise does not hold.
-        TopicSettings = "topic_settings",
         /// Kafka refuses: permission, quota, replicas, or out of reach.
         Kafka = "kafka",
     }
@@ -200,12 +198,15 @@ labels! {
         KafkaUnreachable = "kafka_unreachable",
         /// A topic is missing, or has settings under which the promise does not hold.
         Topics = "topics",
-        /// Kafka refuses our credentials, or an ACL is missing.
-        Permission = "permission",
-        /// A source has no readable signing secret.
-        Secrets = "secrets",
         /// Another process uses our transactional id.
         Fenced = "fenced",
+    }
+}
+
+impl Outcome {
+    /// Whether the sender may take it for done.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Accepted | Self::Pong)
     }
 }
 

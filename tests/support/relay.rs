@@ -37,11 +37,17 @@ impl Plan {
         self
     }
 
-    /// Writes the configuration and starts the relay; waits until it listens, and no longer.
-    pub fn start(self) -> Relay {
+    /// Writes the configuration; returns its file.
+    pub fn write(&self) -> PathBuf {
         let config = self.folder.join(format!("{}.toml", self.name));
         let lines = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n"));
         std::fs::write(&config, lines.collect::<String>()).unwrap();
+        config
+    }
+
+    /// Writes the configuration and starts the relay; waits until it listens, and no longer.
+    pub fn start(self) -> Relay {
+        let config = self.write();
         Relay::run(self.name, config, 1)
     }
 

@@ -28,7 +28,12 @@ fn with_environment(text: &str, format: FileFormat, variables: &[(&str, &str)]) 
         "relay.toml",
         [("HOSTNAME".into(), "pod-0".into())].into_iter().chain(variables),
         None,
+        nothing_further,
     )
+}
+
+fn nothing_further(_: &Config, _: &str) -> Vec<Problem> {
+    Vec::new()
 }
 
 /// The problems, one a line, of `MINIMAL` with this after it.
@@ -126,8 +131,8 @@ fn the_environment_stands_above_the_file_and_the_command_line_above_both() {
     let path = folder.path().join("relay.yml");
     std::fs::write(&path, "role: forward\nsources: {main: {public_url: https://h.example/x}}\nintake:\n")
         .unwrap();
-    assert_eq!(load(&path, std::iter::empty(), None).unwrap().role, Role::Forward);
-    let problem = load(&path, std::iter::empty(), Some(Role::All)).unwrap_err().to_string();
+    assert_eq!(load(&path, std::iter::empty(), None, nothing_further).unwrap().role, Role::Forward);
+    let problem = load(&path, std::iter::empty(), Some(Role::All), nothing_further).unwrap_err().to_string();
     assert!(
         problem.starts_with("sources.main.signing_secret_files: found nothing, wanted a list"),
         "{problem}"
@@ -169,7 +174,7 @@ fn files_that_cannot_be_read_are_problems_too() {
         if let Some(content) = content {
             std::fs::write(&path, content).unwrap();
         }
-        let problems = load(&path, std::iter::empty(), None).unwrap_err();
+        let problems = load(&path, std::iter::empty(), None, nothing_further).unwrap_err();
         assert!(problems.0.len() == 1 && problems.to_string().contains(wanted), "{problems}");
     }
 }
@@ -198,7 +203,8 @@ fn secrets_are_shown_nowhere() {
 fn the_hash_tells_settings_apart_and_replicas_not() {
     let of = |host: &str, text: &str, role| {
         let environment = [("HOSTNAME".to_owned(), host.to_owned())];
-        meaning::read(text, FileFormat::Toml, "relay.toml", environment.into_iter(), role).unwrap()
+        meaning::read(text, FileFormat::Toml, "relay.toml", environment.into_iter(), role, nothing_further)
+            .unwrap()
     };
     let config = of("a", MINIMAL, None);
     assert_eq!(config.hash.len(), 16);

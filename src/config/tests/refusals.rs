@@ -107,7 +107,7 @@ fn rules_between_keys_are_checked() {
             "[intake]\nlame_duck = \"25s\"",
             "intake.shutdown_timeout: found \"25s\", wanted more than intake.lame_duck",
         ),
-        ("[intake]\nanswer_timeout = \"16s\"", "intake.shutdown_timeout: found \"25s\", wanted at least 26s"),
+        ("[intake]\nanswer_timeout = \"16s\"", "intake.shutdown_timeout: found \"25s\", wanted at least 28s"),
         (
             "[intake]\nmax_buffered = \"512KiB\"",
             "intake.max_buffered: found \"512KiB\", wanted at least intake.max",

@@ -105,7 +105,8 @@ fn understood(parts: &hyper::http::request::Parts, body: Bytes) -> Received {
     assert_eq!(signature, signature.to_ascii_lowercase());
     let url = SignedUrl::parse(SIGNED_URL).unwrap();
     let signature = Signature::from_hex(signature.as_bytes()).unwrap();
-    let matched = Keyring::new(vec![secret()]).verify("POST", &url, &body, timestamp.as_bytes(), &signature);
+    let matched =
+        Keyring::new(vec![Some(secret())]).verify("POST", &url, &body, timestamp.as_bytes(), &signature);
     assert!(matched.is_some() && parts.method == "POST" && parts.uri.path() == url.path_and_query());
     let (request, event, sub_type) = match read(&body) {
         Reading::Event(event) => (event.request, event.id.into_owned(), event.sub_type.unwrap().into_owned()),
