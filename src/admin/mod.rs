@@ -102,7 +102,7 @@ mod tests {
     async fn admin(role: Role) -> Admin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new([("main", 1)], role, "abc").unwrap());
+        let metrics = Arc::new(Metrics::new([("main", 1)], role, "abc", "relay-0").unwrap());
         let source = SourceIdentity {
             name: "main".into(),
             public_url: "https://hooks.example.com/events".into(),

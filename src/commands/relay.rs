@@ -57,7 +57,8 @@ impl Relay {
         let slots = |(name, keyring): (&String, &Keyring)| (name.clone(), keyring.slots());
         let slots: Vec<_> = keyrings.iter().map(slots).collect();
         let slots = slots.iter().map(|(name, slots)| (name.as_str(), *slots));
-        let metrics = Arc::new(Metrics::new(slots, config.role, &config.hash)?);
+        let metrics =
+            Arc::new(Metrics::new(slots, config.role, &config.hash, &config.forward.transactional_id)?);
         let health = Arc::new(Health::new(identity(&config)));
         let admin = bind(config.admin.listen, "admin.listen").await?;
         let mut addresses = Addresses { intake: None, admin: admin.local_addr()? };

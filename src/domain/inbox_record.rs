@@ -149,17 +149,13 @@ pub enum Unreadable {
 impl<'a> StoredDelivery<'a> {
     /// Reads a record's headers. The body is parsed only where they do not tell what it is.
     pub fn read(
-        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
         body: &'a [u8],
     ) -> Result<Self, Unreadable> {
+        // The format first: what the other headers of a newer one look like is not known.
+        check_format(headers.clone().find(|(name, _)| *name == header::FORMAT).and_then(|(_, value)| value))?;
         let found = Found::collect(headers)?;
-        let required = |value: Option<&'a str>, name| {
-            value.ok_or_else(|| Unreadable::Foreign(format!("no header `{name}`")))
-        };
-        let format = required(found.format, header::FORMAT)?;
-        if format != FORMAT {
-            return Err(Unreadable::NewerFormat(format.to_owned()));
-        }
+        let required = |value: Option<&'a str>, name| value.ok_or_else(|| absent(name));
         let digest_text = required(found.digest, header::BODY_SHA256)?;
         let mut digest = BodyDigest::default();
         hex::decode_to_slice(digest_text, &mut digest)
@@ -182,6 +178,21 @@ impl<'a> StoredDelivery<'a> {
     }
 }
 
+/// Only a later number is a later version's; anything else is no version's.
+fn check_format(found: Option<&[u8]>) -> Result<(), Unreadable> {
+    let found = String::from_utf8_lossy(found.ok_or_else(|| absent(header::FORMAT))?);
+    let (number, ours) = (found.parse::<u64>(), FORMAT.parse::<u64>());
+    match (number, ours) {
+        _ if found == FORMAT => Ok(()),
+        (Ok(number), Ok(ours)) if number > ours => Err(Unreadable::NewerFormat(found.into_owned())),
+        _ => Err(wrong(header::FORMAT, &found)),
+    }
+}
+
+fn absent(name: &str) -> Unreadable {
+    Unreadable::Foreign(format!("no header `{name}`"))
+}
+
 fn wrong(name: &str, value: &str) -> Unreadable {
     Unreadable::Foreign(format!("header `{name}` is {value:?}"))
 }
@@ -189,7 +200,6 @@ fn wrong(name: &str, value: &str) -> Unreadable {
 /// The headers by name, as text.
 #[derive(Default)]
 struct Found<'a> {
-    format: Option<&'a str>,
     source: Option<&'a str>,
     received: Option<&'a str>,
     retry: Option<&'a str>,
@@ -208,7 +218,6 @@ impl<'a> Found<'a> {
         let mut found = Self::default();
         for (name, value) in headers {
             let slot = match name {
-                header::FORMAT => &mut found.format,
                 header::SOURCE => &mut found.source,
                 header::RECEIVED => &mut found.received,
                 header::RETRY => &mut found.retry,

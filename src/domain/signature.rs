@@ -23,13 +23,13 @@ pub struct Secret {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// Too short to withstand guessing.
-    #[error("found {found} bytes, wanted at least {MIN_SECRET_BYTES}")]
+    #[error("{found} bytes, wanted at least {MIN_SECRET_BYTES}")]
     TooShort {
         /// Bytes without the trailing newline.
         found: usize,
     },
     /// A space or newline inside: most likely two secrets in one file.
-    #[error("found white space inside, wanted one secret without any")]
+    #[error("white space inside, wanted one secret without any")]
     WhiteSpace,
 }
 

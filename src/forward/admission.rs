@@ -16,6 +16,10 @@ const MAX_TOPICS: usize = 100;
 /// A refusal is asked about again after this: somebody may have created the topic.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(10);
 
+/// Where Kafka did not answer, it is not asked again for so long: longer than a batch takes, shorter than a held partition
+/// waits.
+const SILENCE_HOLDS: Duration = Duration::from_millis(200);
+
 /// What is known of topics named by types. The loop's own: not shared.
 pub(super) struct TopicAdmission {
     config: Config,
@@ -23,11 +27,20 @@ pub(super) struct TopicAdmission {
     runtime: Handle,
     exist: RefCell<BTreeSet<TopicName>>,
     refused: RefCell<BTreeMap<TopicName, (Instant, String)>>,
+    /// Kafka did not answer, whatever the topic: each record of a batch would wait for it again.
+    unavailable: RefCell<Option<(Instant, String)>>,
 }
 
 impl TopicAdmission {
     pub(super) fn new(config: Config, topics: Topics, runtime: Handle) -> Self {
-        Self { config, topics, runtime, exist: RefCell::default(), refused: RefCell::default() }
+        Self {
+            config,
+            topics,
+            runtime,
+            exist: RefCell::default(),
+            refused: RefCell::default(),
+            unavailable: RefCell::default(),
+        }
     }
 
     /// Whether an event may go to this topic; creates it where that is allowed.
@@ -40,6 +53,11 @@ impl TopicAdmission {
         {
             return Admission::Refused(detail.clone());
         }
+        if let Some((since, detail)) = &*self.unavailable.borrow()
+            && since.elapsed() < SILENCE_HOLDS
+        {
+            return Admission::Unavailable(detail.clone());
+        }
         let admission = self.ask(topic);
         match &admission {
             Admission::Exists => {
@@ -48,7 +66,9 @@ impl TopicAdmission {
             Admission::Refused(detail) => {
                 self.refused.borrow_mut().insert(topic.clone(), (Instant::now(), detail.clone()));
             }
-            Admission::Unavailable(_) => {}
+            Admission::Unavailable(detail) => {
+                *self.unavailable.borrow_mut() = Some((Instant::now(), detail.clone()));
+            }
         }
         admission
     }

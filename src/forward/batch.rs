@@ -10,8 +10,8 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::admission::TopicAdmission;
 use super::partition::{Decision, Held, InboxMessage, Rules};
 use super::slots::Slots;
-use super::takeover::OFFSET_METADATA;
 use super::transaction::{Failure, TransactionRecord, Transactions};
+use super::witness::OFFSET_METADATA;
 use crate::config::Config;
 use crate::domain::event_record::{DeadLetterReason, Outgoing};
 use crate::domain::inbox_record::{Position, header};
@@ -76,6 +76,9 @@ impl<'c> Batch<'c> {
     }
 
     /// Decides about every record, and writes what follows in one transaction. `None`: there was nothing to do.
+    ///
+    /// All decisions are made before the transaction begins, for some ask Kafka about a topic, and a transaction has
+    /// little time.
     pub(super) fn forward(
         &self,
         transactions: &Transactions,
@@ -91,15 +94,17 @@ impl<'c> Batch<'c> {
         if self.records.is_empty() && forwarded.partitions.is_empty() {
             return Ok(None);
         }
-        transactions.begin()?;
         let rules = Rules {
             sources: &scope.config.sources,
             reserved: scope.reserved,
             oversized: scope.oversized,
             admit: &|topic| scope.admission.admit(topic),
         };
-        for record in &self.records {
-            forwarded.take(record, slots, &rules, scope.config, transactions)?;
+        let decided: Vec<_> =
+            self.records.iter().filter_map(|record| forwarded.decide(record, slots, &rules)).collect();
+        transactions.begin()?;
+        for (message, decision) in decided {
+            forwarded.send(transactions, scope.config, &message, decision)?;
         }
         let offsets = forwarded.write_ledger(slots, scope.config, transactions)?;
         transactions.commit(&offsets, group)?;
@@ -108,19 +113,16 @@ impl<'c> Batch<'c> {
 }
 
 impl Forwarded {
-    fn take(
+    /// What becomes of a record; nothing where its partition cannot go on.
+    fn decide<'r>(
         &mut self,
-        record: &BorrowedMessage<'_>,
+        record: &'r BorrowedMessage<'_>,
         slots: &mut Slots,
         rules: &Rules<'_>,
-        config: &Config,
-        transactions: &Transactions,
-    ) -> Result<(), Failure> {
+    ) -> Option<(InboxMessage<'r>, Decision)> {
         let position = position(record);
-        let Some(active) = slots.get(position.partition) else { return Ok(()) };
-        if self.held.contains_key(&position.partition) {
-            return Ok(());
-        }
+        let active =
+            slots.get(position.partition).filter(|_| !self.held.contains_key(&position.partition))?;
         let headers = record.headers().map(|headers| headers.iter().map(|header| (header.key, header.value)));
         let message = InboxMessage {
             position,
@@ -128,26 +130,37 @@ impl Forwarded {
             headers: headers.into_iter().flatten().collect(),
             body: record.payload().unwrap_or_default(),
         };
-        let decision = match active.partition.decide(&message, rules) {
-            Ok(decision) => decision,
+        match active.partition.decide(&message, rules) {
+            Ok(decision) => {
+                self.partitions.insert(position.partition);
+                Some((message, decision))
+            }
             Err(held) => {
                 self.held.insert(position.partition, held);
-                return Ok(());
+                None
             }
-        };
-        self.partitions.insert(position.partition);
+        }
+    }
+
+    fn send(
+        &mut self,
+        transactions: &Transactions,
+        config: &Config,
+        message: &InboxMessage<'_>,
+        decision: Decision,
+    ) -> Result<(), Failure> {
         match decision {
             Decision::Repeat => self.repeats += 1,
             Decision::Publish { topic, record, received } => {
-                send(transactions, topic.as_str(), &record, &message)?;
+                send(transactions, topic.as_str(), &record, message)?;
                 self.received.push(received);
                 #[expect(clippy::cast_precision_loss, reason = "clocks that are 285,000 years apart")]
                 let skew = (message.appended_ms - received.as_millisecond()) as f64 / 1e3;
                 self.clock_skew = Some(skew);
             }
             Decision::DeadLetter(reason, record) => {
-                send(transactions, config.forward.dead_letter_topic.as_str(), &record, &message)?;
-                self.dead_letters.push((reason, position));
+                send(transactions, config.forward.dead_letter_topic.as_str(), &record, message)?;
+                self.dead_letters.push((reason, message.position));
             }
         }
         Ok(())

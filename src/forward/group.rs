@@ -82,10 +82,11 @@ impl ConsumerContext for GroupContext {
             .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
         let (result, event) = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Where they go on is the ledger's to say: nothing is fetched before they are taken over. The end is only
-            // a place from which nothing comes.
+            // Where they go on is the ledger's to say: nothing is fetched before they are taken over. The offset is
+            // only a placeholder, but a number: librdkafka would ask the broker what `End` is, and an answer that
+            // comes after our seek sets it back to that end.
             let assigned = list
-                .set_all_offsets(Offset::End)
+                .set_all_offsets(Offset::Offset(0))
                 .and_then(|()| consumer.incremental_assign(list))
                 .and_then(|()| consumer.pause(list));
             (assigned, GroupEvent::Assigned(partitions))

@@ -1,6 +1,6 @@
 //! The inbox, as a member of the group reads it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
@@ -16,6 +16,8 @@ use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
 
 /// How long a round waits for the first record of a batch.
 const IDLE_POLL: Duration = Duration::from_millis(50);
+/// A round ends after this however much comes: the group, the takeovers and the watchdog are waiting.
+const LONGEST_ROUND: Duration = Duration::from_secs(1);
 /// Bytes of one transaction's bodies.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 
@@ -62,8 +64,12 @@ impl InboxReader {
     pub(super) fn go_on(&self, partition: i32, offset: i64) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
-        for element in self.consumer.seek_partitions(list.clone(), REQUEST_TIMEOUT)?.elements() {
-            element.error()?;
+        let sought = self.consumer.seek_partitions(list.clone(), REQUEST_TIMEOUT)?;
+        if sought.elements().iter().any(|element| element.error().is_err()) {
+            // After an offset that was out of range librdkafka fetches the partition no more, and seeks neither:
+            // only a new assignment makes it begin again.
+            self.consumer.incremental_unassign(&list)?;
+            self.consumer.incremental_assign(&list)?;
         }
         self.consumer.resume(&list)
     }
@@ -83,7 +89,8 @@ impl InboxReader {
     pub(super) fn gather(&self, slots: &mut Slots, max_records: usize) -> Gathered<'_> {
         let mut batch = Batch::default();
         let mut wait = IDLE_POLL;
-        while batch.len() < max_records && batch.bytes() < MAX_BATCH_BYTES {
+        let deadline = Instant::now() + LONGEST_ROUND;
+        while batch.len() < max_records && batch.bytes() < MAX_BATCH_BYTES && Instant::now() < deadline {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) => {
@@ -96,11 +103,10 @@ impl InboxReader {
                 }
                 Some(Ok(record)) => {
                     let (partition, found) = (record.partition(), record.offset());
-                    let Some(active) = slots.get(partition) else { continue };
-                    match active.arrival(found) {
-                        Arrival::Take => batch.push(record),
-                        Arrival::Drop => {}
-                        Arrival::SeekTo(missing) => {
+                    match slots.get(partition).map(|active| active.arrival(found)) {
+                        Some(Arrival::Take) => batch.push(record),
+                        Some(Arrival::Drop) | None => {}
+                        Some(Arrival::SeekTo(missing)) => {
                             tracing::warn!(
                                 partition,
                                 missing,

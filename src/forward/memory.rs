@@ -20,12 +20,14 @@ pub(super) struct Memory {
     pub(super) start: i64,
     /// When its last record was written, in ms since 1970; 0: never.
     pub(super) written_ms: i64,
+    /// Ids that had to be forgotten again while it was read.
+    pub(super) evicted: u64,
 }
 
 impl Memory {
     /// Of a ledger partition of which nothing was read yet.
     pub(super) fn new(start: i64, window: Duration) -> Self {
-        Self { window: Window::new(window), tail: None, start, written_ms: 0 }
+        Self { window: Window::new(window), tail: None, start, written_ms: 0, evicted: 0 }
     }
 
     /// Takes in the next ledger record.

@@ -22,5 +22,6 @@ mod run;
 mod slots;
 pub mod takeover;
 pub mod transaction;
+mod witness;
 
 pub use run::{ForwardError, start};

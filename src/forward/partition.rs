@@ -81,6 +81,13 @@ pub struct Rules<'a> {
     pub admit: &'a dyn Fn(&TopicName) -> Admission,
 }
 
+impl Rules<'_> {
+    /// How often the record was refused for its size.
+    fn refusals(&self, position: Position) -> u32 {
+        self.oversized.get(&position).copied().unwrap_or(0)
+    }
+}
+
 /// A partition that is being forwarded.
 #[derive(Debug)]
 pub struct Partition {
@@ -139,23 +146,35 @@ impl Partition {
 
     fn judge(&mut self, message: &InboxMessage<'_>, rules: &Rules<'_>) -> Result<Decision, Held> {
         match StoredDelivery::read(message.headers.iter().copied(), message.body) {
+            Ok(_) if rules.refusals(message.position) > 1 => Err(no_room(message)),
             Ok(delivery) => match &delivery.reading {
                 Ok(event) => self.judge_event(message, &delivery, event, rules),
                 Err(malformed) => {
                     let print = Fingerprint::body(delivery.source, &delivery.digest);
                     let reason = DeadLetterReason::Malformed;
-                    Ok(self.unless_repeat(message, &delivery.digest, print, reason, malformed, rules))
+                    Ok(self.unless_repeat(message, &delivery.digest, print, reason, malformed))
                 }
             },
-            Err(Unreadable::Foreign(detail)) => {
-                let digest = body_digest(message.body);
-                let print = Fingerprint::body("", &digest);
-                Ok(self.unless_repeat(message, &digest, print, DeadLetterReason::Malformed, &detail, rules))
-            }
+            Err(Unreadable::Foreign(detail)) => Ok(self.judge_foreign(message, &detail, rules)),
             Err(newer @ Unreadable::NewerFormat(_)) => {
                 let detail = format!("{} at inbox offset {}", newer, message.position.offset);
                 Err(Held { reason: HeldReason::NewerFormat, detail })
             }
+        }
+    }
+
+    /// A record of another hand may be larger than any topic takes, and must not stop the partition: the dead letters
+    /// get its head.
+    fn judge_foreign(&mut self, message: &InboxMessage<'_>, detail: &str, rules: &Rules<'_>) -> Decision {
+        let digest = body_digest(message.body);
+        let print = Fingerprint::body("", &digest);
+        if rules.refusals(message.position) == 0 {
+            return self.unless_repeat(message, &digest, print, DeadLetterReason::Malformed, detail);
+        }
+        let detail = format!("the head of a record that the dead-letter topic found too large: {detail}");
+        match self.unless_repeat(message, &digest, print, DeadLetterReason::Malformed, &detail) {
+            Decision::DeadLetter(reason, record) => Decision::DeadLetter(reason, record.head()),
+            decision => decision,
         }
     }
 
@@ -177,7 +196,7 @@ impl Partition {
                 let detail =
                     format!("the same id with another body was first seen at inbox offset {first_offset}");
                 let reason = DeadLetterReason::Conflict;
-                return Ok(self.unless_repeat(message, &delivery.digest, print, reason, &detail, rules));
+                return Ok(self.unless_repeat(message, &delivery.digest, print, reason, &detail));
             }
             Verdict::First => {}
         }
@@ -188,7 +207,7 @@ impl Partition {
                 (Fate::Published, Decision::Publish { topic, record, received: delivery.received })
             }
             Err((reason, detail)) => {
-                (Fate::DeadLetter, dead_letter(message, &delivery.digest, reason, &detail, rules))
+                (Fate::DeadLetter, dead_letter(message, &delivery.digest, reason, &detail))
             }
         };
         self.draft.ids.push(Decided { sighting: sighting(message, print, &delivery.digest), fate });
@@ -203,14 +222,13 @@ impl Partition {
         print: Fingerprint,
         reason: DeadLetterReason,
         detail: &str,
-        rules: &Rules<'_>,
     ) -> Decision {
         let sighting = sighting(message, print, digest);
         if self.window.observe(sighting) != Verdict::First {
             return Decision::Repeat;
         }
         self.draft.ids.push(Decided { sighting, fate: Fate::DeadLetter });
-        dead_letter(message, digest, reason, detail, rules)
+        dead_letter(message, digest, reason, detail)
     }
 }
 
@@ -219,20 +237,20 @@ fn dead_letter(
     digest: &BodyDigest,
     reason: DeadLetterReason,
     detail: &str,
-    rules: &Rules<'_>,
 ) -> Decision {
-    let position = message.position;
-    let record = |detail: &str| {
-        Outgoing::dead_letter(reason, detail, position, digest, message.headers.iter().copied())
-    };
-    // Refused once by its own topic, and once more by the dead letters.
-    let is_refused = rules.oversized.get(&position).is_some_and(|refused| *refused > 1);
-    let record = if is_refused {
-        record(&format!("{detail}; larger than the dead-letter topic takes, only its head is here")).head()
-    } else {
-        record(detail)
-    };
-    Decision::DeadLetter(reason, record)
+    let headers = message.headers.iter().copied();
+    Decision::DeadLetter(reason, Outgoing::dead_letter(reason, detail, message.position, digest, headers))
+}
+
+/// What is authentic goes to the dead letters whole: that they do not take it is not its own fault.
+fn no_room(message: &InboxMessage<'_>) -> Held {
+    let detail = format!(
+        "the dead-letter topic does not take the record at inbox offset {}, with a body of {} bytes: raise its \
+         max.message.bytes",
+        message.position.offset,
+        message.body.len()
+    );
+    Held { reason: HeldReason::Kafka, detail }
 }
 
 fn sighting(message: &InboxMessage<'_>, fingerprint: Fingerprint, digest: &BodyDigest) -> Sighting {
@@ -251,7 +269,7 @@ fn destination(
         let detail = format!("no section [sources.{}] in the configuration", delivery.source);
         return Ok(Err((DeadLetterReason::UnknownSource, detail)));
     };
-    if rules.oversized.contains_key(&position) {
+    if rules.refusals(position) > 0 {
         let detail = "larger than max.message.bytes of its topic".to_owned();
         return Ok(Err((DeadLetterReason::TooLarge, detail)));
     }
@@ -405,16 +423,48 @@ mod tests {
     }
 
     #[test]
-    fn what_no_topic_takes_is_a_dead_letter_whole_and_then_its_head() {
-        for (refused, head_bytes) in [(1, None), (2, Some(HEAD_BYTES))] {
-            let mut world = World::new();
-            world.oversized.insert(Position { partition: 3, offset: 0 }, refused);
-            let Ok(Decision::DeadLetter(DeadLetterReason::TooLarge, record)) =
-                world.event(0, "a", "request", "{}")
-            else {
-                panic!("no dead letter");
-            };
-            assert_eq!(record.head_bytes, head_bytes);
+    fn what_its_topic_does_not_take_is_a_dead_letter_whole_or_waits() {
+        let mut world = World::new();
+        world.oversized.insert(Position { partition: 3, offset: 0 }, 2);
+        let held = world.event(0, "a", "request", "{}").unwrap_err();
+        assert!(held.detail.contains("raise its max.message.bytes"), "{}", held.detail);
+        world.oversized.insert(Position { partition: 3, offset: 0 }, 1);
+        let Ok(Decision::DeadLetter(DeadLetterReason::TooLarge, record)) =
+            world.event(0, "a", "request", "{}")
+        else {
+            panic!("no dead letter: the id was filed while the partition was held");
+        };
+        assert_eq!(record.head_bytes, None);
+    }
+
+    #[test]
+    fn of_a_record_of_another_hand_that_no_topic_takes_the_head_is_kept() {
+        let mut world = World::new();
+        world.oversized.insert(Position { partition: 3, offset: 0 }, 1);
+        let Ok(Decision::DeadLetter(DeadLetterReason::Malformed, record)) = world.decide(0, &[], "garbage")
+        else {
+            panic!("no dead letter");
+        };
+        assert_eq!(record.head_bytes, Some(HEAD_BYTES));
+    }
+
+    #[test]
+    fn a_format_that_no_version_writes_is_another_hands() {
+        let mut world = World::new();
+        for (offset, format) in [(0, "abc"), (1, "0"), (2, ""), (3, "-2")] {
+            let decision = world.decide(offset, &[("v", format)], &format!("garbage {offset}")).unwrap();
+            assert_eq!(reason(&decision), DeadLetterReason::Malformed, "{format}");
         }
+        let position = Position { partition: 3, offset: 4 };
+        let headers = vec![("id", Some(&b"\xff"[..])), ("v", Some(&b"2"[..]))];
+        let message = InboxMessage { position, appended_ms: 0, headers, body: b"" };
+        let rules = Rules {
+            sources: &world.sources,
+            reserved: &world.reserved,
+            oversized: &world.oversized,
+            admit: &|_| Admission::Exists,
+        };
+        let held = world.partition.decide(&message, &rules).unwrap_err();
+        assert_eq!(held.reason, HeldReason::NewerFormat, "whatever its other headers look like");
     }
 }

@@ -1,5 +1,6 @@
 //! Who has the transactional id: we, or (for a while) nobody or somebody else.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,10 @@ use crate::telemetry::metrics::Metrics;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to get it back.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
-/// Fencings further apart than this have nothing to do with each other.
+/// Fencings longer ago than this say nothing about now.
 const FENCE_MEMORY: Duration = Duration::from_secs(300);
 /// From this many fencings within [`FENCE_MEMORY`] on it is a second process, and a person should know.
-const FENCES_TO_REPORT: u32 = 3;
+const FENCES_TO_REPORT: usize = 3;
 
 /// The transactional producer, replaced whenever it is of no use any more.
 pub(super) struct Producer {
@@ -39,12 +40,9 @@ enum State {
     Down(Instant),
 }
 
-/// Fencings that followed each other.
+/// When Kafka fenced us, oldest first.
 #[derive(Default)]
-struct Fences {
-    count: u32,
-    last: Option<Instant>,
-}
+struct Fences(VecDeque<Instant>);
 
 impl Producer {
     /// A producer that is to be opened.
@@ -78,7 +76,6 @@ impl Producer {
                     true
                 }
                 Err(failure) => {
-                    tracing::warn!(%failure, "the transactional id cannot be taken yet");
                     self.close(&failure);
                     false
                 }
@@ -94,20 +91,27 @@ impl Producer {
         }
     }
 
+    /// Passes on what the producer has to say: its statistics would pile up.
+    pub(super) fn serve(&self) {
+        if let State::Open(transactions) = &self.state {
+            transactions.serve();
+        }
+    }
+
     /// Settles the transaction that failed: aborts it, or replaces the producer that cannot.
-    pub(super) fn settle(&mut self, failure: Failure) {
-        let settled = match (failure, &self.state) {
-            (failure @ (Failure::Fenced(_) | Failure::Replace(_)), _) => Err(failure),
+    pub(super) fn settle(&mut self, failure: &Failure) {
+        let aborted = match (failure, &self.state) {
+            (Failure::Fenced(_) | Failure::Replace(_), _) => return self.close(failure),
             (_, State::Open(transactions)) => transactions.abort(),
             (_, State::Down(_)) => Ok(()),
         };
-        if let Err(failure) = settled {
-            tracing::warn!(%failure, "the producer is replaced");
+        if let Err(failure) = aborted {
             self.close(&failure);
         }
     }
 
     fn close(&mut self, failure: &Failure) {
+        tracing::warn!(%failure, "the producer is replaced");
         let now = Instant::now();
         let pause = match failure {
             Failure::Fenced(_) => self.fenced(now),
@@ -118,7 +122,7 @@ impl Producer {
 
     /// Counts a fencing; says how long to leave the transactional id alone.
     fn fenced(&mut self, now: Instant) -> Duration {
-        self.metrics.forward.fenced.inc();
+        self.metrics.replica.fenced.inc();
         let pause = self.fences.note(now);
         if self.is_contested() {
             let id = &self.id;
@@ -130,33 +134,37 @@ impl Producer {
         pause
     }
 
-    /// A transaction took place: old fencings lose their meaning.
-    pub(super) fn committed(&mut self, now: Instant) {
-        self.fences.forget(now);
-        if self.fences.count == 0 {
+    /// Old fencings lose their meaning.
+    pub(super) fn calm_down(&mut self, now: Instant) {
+        if !self.fences.recent(now).is_contested() {
             self.health.forward().clear(Concern::Fenced);
         }
     }
 
     /// Whether another process seems to have the same transactional id.
     pub(super) fn is_contested(&self) -> bool {
-        self.fences.count >= FENCES_TO_REPORT
+        self.fences.is_contested()
     }
 }
 
 impl Fences {
+    /// Notes a fencing; says how long to leave the transactional id alone.
     fn note(&mut self, now: Instant) -> Duration {
-        self.forget(now);
-        let pause = LAST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.count.min(16)));
-        self.count += 1;
-        self.last = Some(now);
-        pause
+        let before = u32::try_from(self.recent(now).0.len()).unwrap_or(u32::MAX);
+        self.0.push_back(now);
+        LAST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(before.min(16)))
     }
 
-    fn forget(&mut self, now: Instant) {
-        if self.last.is_some_and(|last| now.duration_since(last) > FENCE_MEMORY) {
-            *self = Self::default();
+    /// Without those that are forgotten by now.
+    fn recent(&mut self, now: Instant) -> &Self {
+        while self.0.front().is_some_and(|first| now.duration_since(*first) > FENCE_MEMORY) {
+            self.0.pop_front();
         }
+        self
+    }
+
+    fn is_contested(&self) -> bool {
+        self.0.len() >= FENCES_TO_REPORT
     }
 }
 
@@ -170,5 +178,18 @@ mod tests {
         let pauses: Vec<_> = (0..8).map(|_| fences.note(now).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(fences.note(now + FENCE_MEMORY + FIRST_PAUSE), FIRST_PAUSE);
+    }
+
+    #[test]
+    fn only_three_within_five_minutes_are_reported() {
+        let (mut fences, now) = (Fences::default(), Instant::now());
+        let minutes = |minutes: u64| now + Duration::from_secs(60 * minutes);
+        for minute in [0, 4, 8, 12] {
+            fences.note(minutes(minute));
+            assert!(!fences.is_contested(), "minute {minute}");
+        }
+        fences.note(minutes(13));
+        assert!(fences.is_contested());
+        assert!(!fences.recent(minutes(18)).is_contested());
     }
 }

@@ -106,6 +106,11 @@ fn without_tail(evidence: &Evidence) -> Decision {
     match (evidence.ledger_start, evidence.committed) {
         (0, Committed::None | Committed::Foreign(_)) => Decision::GoOn { at: evidence.inbox_start, lost: 0 },
         // Retention took the whole ledger after a long silence: nothing that it knew can come again.
+        (1.., Committed::Ours(committed)) if committed > evidence.inbox_end => {
+            let detail =
+                format!("we went on at offset {committed}, the inbox ends at {}", evidence.inbox_end);
+            Decision::Hold(HeldReason::InboxRecreated, detail)
+        }
         (1.., Committed::Ours(committed)) => {
             let at = committed.max(evidence.inbox_start);
             Decision::GoOn { at, lost: at - committed }
@@ -187,6 +192,8 @@ mod tests {
         assert_eq!(decide(&first), Decision::GoOn { at: 10, lost: 0 });
         let silent = Evidence { ledger_start: 5, ..none };
         assert_eq!(decide(&silent), Decision::GoOn { at: 50, lost: 0 });
+        let shorter = Evidence { inbox_end: 49, ..silent };
+        assert_eq!(hold(&decide(&shorter)), HeldReason::InboxRecreated);
         let forgotten = Evidence { ledger_start: 5, committed: Committed::None, ..none };
         for gone in [none, forgotten, Evidence { committed: Committed::Foreign(50), ..forgotten }] {
             assert_eq!(hold(&decide(&gone)), HeldReason::LedgerGone);

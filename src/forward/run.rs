@@ -115,10 +115,16 @@ impl Loop {
             let now = Instant::now();
             self.health.forward_beat(now);
             self.attend_to_group(now);
+            self.producer.serve();
             self.report(now);
             if !self.producer.is_open(now) {
                 inbox.wait();
                 continue;
+            }
+            if self.slots.take_over(now, &self.jobs).is_err() {
+                // Without a beat `/livez` asks for a new process.
+                tracing::error!("the thread that takes partitions over is gone: forward half ends");
+                break;
             }
             self.attend_to_takeovers(now);
             // Before the first record: taken later it could carry a generation in which a partition is not ours.
@@ -126,7 +132,8 @@ impl Loop {
             let batch = match inbox.gather(&mut self.slots, self.batch_limit) {
                 Gathered::Batch(batch) => batch,
                 Gathered::OutOfRange => {
-                    self.retake_all(now);
+                    let owned = self.slots.active().map(|(partition, _)| partition).collect();
+                    self.retake(&owned, now);
                     continue;
                 }
             };
@@ -177,9 +184,8 @@ impl Loop {
     }
 
     fn attend_to_takeovers(&mut self, now: Instant) {
-        self.slots.take_over(now, &self.jobs);
         while let Ok(Done { job, result }) = self.done.try_recv() {
-            if !self.slots.awaits(job) {
+            if !self.slots.awaits(&job) {
                 continue;
             }
             let taken = match result {
@@ -203,9 +209,7 @@ impl Loop {
                 "partition taken over"
             );
             self.metrics.forward.window_rebuild.observe(took.as_secs_f64());
-            if taken.lost > 0 {
-                self.metrics.forward.records_lost(job.partition, next - taken.lost, next);
-            }
+            self.metrics.forward.window_evictions.of(Eviction::Cap).inc_by(taken.evicted);
             self.slots.activate(job.partition, taken, now);
         }
     }
@@ -215,9 +219,17 @@ impl Loop {
         let metrics = &self.metrics.forward;
         metrics.transaction_duration.of(TransactionEnd::Committed).observe((now - started).as_secs_f64());
         forwarded.count(metrics);
-        self.slots.committed(forwarded.partitions(), now);
+        for lost in self.slots.committed(forwarded.partitions(), now) {
+            metrics.records_lost(lost.partition, lost.from, lost.to);
+        }
+        self.inbox.pause(forwarded.held().map(|(partition, _)| *partition));
         for (partition, held) in forwarded.held() {
             self.slots.hold(*partition, held.clone(), now);
+            // Tried once more when the partition is.
+            self.oversized.retain(|position, refused| {
+                *refused = if position.partition == *partition { 1 } else { *refused };
+                true
+            });
         }
         let suspects = self.oversized.len();
         self.oversized.retain(|position, _| {
@@ -228,10 +240,9 @@ impl Loop {
             self.last_too_large = None;
             self.batch_limit = MAX_BATCH_RECORDS;
         }
-        self.producer.committed(now);
     }
 
-    /// Settles the transaction, and takes everything over again: what took place is read, never assumed.
+    /// Settles the transaction, and takes its partitions over again: what took place is read, never assumed.
     fn failed(&mut self, failure: Failure, batch: &Batch<'_>, started: Instant) {
         let now = Instant::now();
         tracing::warn!(%failure, records = batch.len(), "transaction failed");
@@ -242,8 +253,14 @@ impl Loop {
         };
         self.metrics.forward.transaction_duration.of(end).observe((now - started).as_secs_f64());
         self.admission.forget();
-        let owned = self.retake_all(now);
-        match &failure {
+        self.producer.settle(&failure);
+        let mut concerned = batch.partitions();
+        if self.producer.transactions().is_none() {
+            // Nothing can be forwarded for a while, so nothing is to be fetched either.
+            concerned = self.slots.active().map(|(partition, _)| partition).collect();
+        }
+        self.retake(&concerned, now);
+        match failure {
             Failure::TooLarge => {
                 self.last_too_large = Some(now);
                 match batch.only_position() {
@@ -252,22 +269,18 @@ impl Loop {
                 }
             }
             Failure::Environment { detail, partitions } => {
-                let refused = if partitions.is_empty() { &owned } else { partitions };
-                for partition in refused {
-                    self.slots.hold(*partition, refused_by_kafka(detail), now);
+                for partition in if partitions.is_empty() { concerned } else { partitions } {
+                    self.slots.hold(partition, refused_by_kafka(&detail), now);
                 }
             }
             Failure::Fenced(_) | Failure::Replace(_) => {}
         }
-        self.producer.settle(failure);
     }
 
-    /// Stops all that were forwarded, and has them taken over again. Returns which.
-    fn retake_all(&mut self, now: Instant) -> Vec<i32> {
-        let owned: Vec<_> = self.slots.active().map(|(partition, _)| partition).collect();
-        self.inbox.pause(owned.iter().copied());
-        self.slots.retake_all(now);
-        owned
+    /// Stops these, and has them taken over again.
+    fn retake(&mut self, partitions: &BTreeSet<i32>, now: Instant) {
+        self.inbox.pause(partitions.iter().copied());
+        self.slots.retake(partitions, now);
     }
 
     /// Renews `/status` and the gauges, and forgets old ids.
@@ -277,6 +290,7 @@ impl Loop {
         }
         self.next_report = now + REPORT_INTERVAL;
         self.evict();
+        self.producer.calm_down(now);
         let group = self.inbox.group();
         let owned = self.slots.status(now, |partition| group.end(partition));
         let (ids, bytes) = self.slots.active().fold((0, 0), |(ids, bytes), (_, active)| {

@@ -1,7 +1,8 @@
 //! The partitions that the group has given to this process, and how far each of them is.
 
-use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -22,12 +23,9 @@ const LEDGER_SILENCE: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub(super) struct Slots {
     slots: BTreeMap<i32, Slot>,
-    epochs: u64,
 }
 
 struct Slot {
-    /// Tells the answer to the last takeover from older ones.
-    epoch: u64,
     state: State,
     /// Why it is not forwarded, until it is again.
     held: Option<Held>,
@@ -43,8 +41,10 @@ struct Slot {
 enum State {
     /// To be taken over, not before this.
     Waiting(Instant),
-    TakingOver,
-    Active(Active),
+    /// The job has a weak twin of the ticket: so its answer is known from those to older jobs, and nobody works on
+    /// a job whose partition went away.
+    TakingOver(Arc<()>),
+    Active(Box<Active>),
 }
 
 /// A partition that is forwarded.
@@ -54,7 +54,18 @@ pub(super) struct Active {
     fetched: i64,
     /// A gap that was met once: it is believed when it is met again.
     gap: Option<i64>,
-    ledger_written: Instant,
+    /// `None`: a record is due at once.
+    ledger_written: Option<Instant>,
+    /// Inbox records that retention took unread: counted when the ledger has it.
+    lost: Option<Lost>,
+}
+
+/// Inbox records from `from` up to, not including, `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) partition: i32,
+    pub(super) from: i64,
+    pub(super) to: i64,
 }
 
 /// What to do with a consumed record.
@@ -72,7 +83,6 @@ impl Slots {
     /// The group gave us a partition.
     pub(super) fn assigned(&mut self, partition: i32, now: Instant) {
         let slot = Slot {
-            epoch: 0,
             state: State::Waiting(now),
             held: None,
             tries: 0,
@@ -88,25 +98,22 @@ impl Slots {
         self.slots.remove(&partition);
     }
 
-    /// Sends off the takeovers that are due.
-    pub(super) fn take_over(&mut self, now: Instant, jobs: &Sender<Job>) {
+    /// Sends off the takeovers that are due. Fails where nobody takes them any more.
+    pub(super) fn take_over(&mut self, now: Instant, jobs: &Sender<Job>) -> Result<(), SendError<Job>> {
         for (&partition, slot) in &mut self.slots {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
-                self.epochs += 1;
-                slot.epoch = self.epochs;
-                // The thread ends only with the loop.
-                if jobs.send(Job { partition, epoch: slot.epoch }).is_ok() {
-                    slot.state = State::TakingOver;
-                }
+                let ticket = Arc::new(());
+                jobs.send(Job { partition, ticket: Arc::downgrade(&ticket) })?;
+                slot.state = State::TakingOver(ticket);
             }
         }
+        Ok(())
     }
 
     /// Whether the answer to this job is still wanted.
-    pub(super) fn awaits(&self, job: Job) -> bool {
-        self.slots
-            .get(&job.partition)
-            .is_some_and(|slot| slot.epoch == job.epoch && matches!(slot.state, State::TakingOver))
+    pub(super) fn awaits(&self, job: &Job) -> bool {
+        let state = self.slots.get(&job.partition).map(|slot| &slot.state);
+        matches!(state, Some(State::TakingOver(ticket)) if job.ticket.as_ptr() == Arc::as_ptr(ticket))
     }
 
     /// A partition was taken over, and the consumer goes on at its next offset.
@@ -115,12 +122,13 @@ impl Slots {
         let next = taken.partition.next();
         slot.next = Some(next);
         slot.since = Timestamp::now();
-        slot.state = State::Active(Active {
+        slot.state = State::Active(Box::new(Active {
             partition: taken.partition,
             fetched: next,
             gap: None,
-            ledger_written: now.checked_sub(taken.ledger_age).unwrap_or(now),
-        });
+            ledger_written: now.checked_sub(taken.ledger_age).filter(|_| taken.lost == 0),
+            lost: (taken.lost > 0).then_some(Lost { partition: number, from: next - taken.lost, to: next }),
+        }));
     }
 
     /// A partition has to wait: for a person, or for Kafka.
@@ -137,10 +145,10 @@ impl Slots {
         slot.state = State::Waiting(now + pause);
     }
 
-    /// What was decided and not committed is forgotten: all that were active are taken over again.
-    pub(super) fn retake_all(&mut self, now: Instant) {
-        for slot in self.slots.values_mut() {
-            if matches!(slot.state, State::Active(_)) {
+    /// What was decided and not committed is forgotten: those of these that were active are taken over again.
+    pub(super) fn retake(&mut self, numbers: &BTreeSet<i32>, now: Instant) {
+        for (number, slot) in &mut self.slots {
+            if matches!(slot.state, State::Active(_)) && numbers.contains(number) {
                 slot.since = Timestamp::now();
                 slot.state = State::Waiting(now);
             }
@@ -150,7 +158,7 @@ impl Slots {
     /// All that are forwarded.
     pub(super) fn active(&mut self) -> impl Iterator<Item = (i32, &mut Active)> {
         self.slots.iter_mut().filter_map(|(&number, slot)| match &mut slot.state {
-            State::Active(active) => Some((number, active)),
+            State::Active(active) => Some((number, active.as_mut())),
             _ => None,
         })
     }
@@ -158,33 +166,37 @@ impl Slots {
     /// A partition that is forwarded.
     pub(super) fn get(&mut self, number: i32) -> Option<&mut Active> {
         match &mut self.slots.get_mut(&number)?.state {
-            State::Active(active) => Some(active),
+            State::Active(active) => Some(active.as_mut()),
             _ => None,
         }
     }
 
-    /// Their transaction took place.
-    pub(super) fn committed(&mut self, numbers: impl Iterator<Item = i32>, now: Instant) {
+    /// Their transaction took place. Returns what the ledger now knows to be lost.
+    pub(super) fn committed(&mut self, numbers: impl Iterator<Item = i32>, now: Instant) -> Vec<Lost> {
+        let mut lost = Vec::new();
         for number in numbers {
             let Some(slot) = self.slots.get_mut(&number) else { continue };
-            slot.tries = 0;
             slot.release(number);
             if let State::Active(active) = &mut slot.state {
-                active.ledger_written = now;
+                active.ledger_written = Some(now);
                 slot.next = Some(active.partition.next());
+                lost.extend(active.lost.take());
             }
         }
+        lost
     }
 
     /// What `/status` shows. `ends` are the inbox partitions' ends.
     pub(super) fn status(&mut self, now: Instant, ends: impl Fn(i32) -> Option<i64>) -> Vec<PartitionStatus> {
         let status = |(&partition, slot): (&i32, &mut Slot)| {
             let lag = slot.next.zip(ends(partition)).map(|(next, end)| (end - next).max(0));
-            if lag.unwrap_or(0) == 0 {
+            // Of a partition that waits to be taken over nobody knows how much waits in it.
+            let is_active = matches!(slot.state, State::Active(_));
+            if lag.map_or(is_active, |lag| lag == 0) {
                 slot.caught_up = now;
             }
             // A hold is over when something was forwarded, or when there is nothing left to forward.
-            if lag == Some(0) && matches!(slot.state, State::Active(_)) {
+            if lag == Some(0) && is_active {
                 slot.release(partition);
             }
             let state = match (&slot.held, &slot.state) {
@@ -211,6 +223,7 @@ impl Slots {
 
 impl Slot {
     fn release(&mut self, number: i32) {
+        self.tries = 0;
         if self.held.take().is_some() {
             self.since = Timestamp::now();
             tracing::info!(partition = number, next = self.next, "partition is forwarded again");
@@ -243,7 +256,7 @@ impl Active {
 
     /// Whether a ledger record is due although nothing came.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        now.duration_since(self.ledger_written) > LEDGER_SILENCE
+        self.ledger_written.is_none_or(|written| now.duration_since(written) > LEDGER_SILENCE)
     }
 }
 

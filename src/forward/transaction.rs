@@ -1,6 +1,7 @@
 //! The transactional producer, and its errors sorted by what the forward half does about them.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -22,6 +23,13 @@ const COMMIT_TIMEOUT: Duration = TRANSACTION_TIMEOUT;
 /// spins through the last millisecond of any time-out.
 const ACKNOWLEDGE_NAP: Duration = Duration::from_micros(200);
 
+/// How long a refusal may be on its way after its consequence was seen.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// An abort is asked for in slices, between which the reports of purged records are served.
+const ABORT_SLICE: Duration = Duration::from_millis(100);
+/// `poll` goes on until its time-out: long enough for all reports that are there.
+const SERVE_ALL: Duration = Duration::from_millis(5);
+
 /// Why a transaction did not (visibly) take place.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -40,7 +48,7 @@ pub enum Failure {
         /// What was refused.
         detail: String,
         /// Inbox partitions whose records were refused; empty where it was not a record.
-        partitions: Vec<i32>,
+        partitions: BTreeSet<i32>,
     },
 }
 
@@ -54,7 +62,7 @@ impl Failure {
         match error.rdkafka_error_code() {
             Some(code) if is_fenced(code) => Self::Fenced(detail),
             _ if is_fatal || !requires_abort => Self::Replace(detail),
-            _ => Self::Environment { detail, partitions: Vec::new() },
+            _ => Self::Environment { detail, partitions: BTreeSet::new() },
         }
     }
 }
@@ -95,9 +103,8 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, inbox_partition: usize) {
         if let Err((error, record)) = result {
             tracing::debug!(topic = record.topic(), %error, "record refused");
-            if let Ok(mut refused) = self.refused.lock() {
-                refused.push((i32::try_from(inbox_partition).unwrap_or(-1), error.clone()));
-            }
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.push((i32::try_from(inbox_partition).unwrap_or(-1), error.clone()));
         }
     }
 }
@@ -162,9 +169,31 @@ impl Transactions {
                     self.serve_acknowledgements();
                     message = unsent;
                 }
-                Err((error, _)) => return Err(refusal(&[(record.inbox_partition, error)])),
+                Err((error, _)) => return Err(self.cause(record.inbox_partition, error)),
             }
         }
+    }
+
+    /// Why nothing more is taken. Where a record before this one was refused, librdkafka only says that the
+    /// transaction is in the wrong state; the refusal itself may still be on its way to us.
+    fn cause(&self, inbox_partition: i32, error: KafkaError) -> Failure {
+        let is_consequence = error.rdkafka_error_code() == Some(RDKafkaErrorCode::State);
+        let deadline = Instant::now() + REPORT_TIMEOUT;
+        let mut refused = self.take_refused();
+        while is_consequence && refused.is_empty() && Instant::now() < deadline {
+            self.serve_acknowledgements();
+            refused = self.take_refused();
+        }
+        if !is_consequence {
+            refused.push((inbox_partition, error));
+        } else if refused.is_empty() {
+            return Failure::Environment { detail: error.to_string(), partitions: BTreeSet::new() };
+        }
+        refusal(&refused)
+    }
+
+    fn take_refused(&self) -> Vec<(i32, KafkaError)> {
+        std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits until every record is acknowledged, then commits it all with the inbox offsets.
@@ -174,11 +203,9 @@ impl Transactions {
             // Every record is acknowledged or refused within its message time-out.
             self.serve_acknowledgements();
         }
-        let refused = self.producer.context().refused.lock().map(|mut refused| std::mem::take(&mut *refused));
-        match refused {
-            Ok(refused) if refused.is_empty() => {}
-            Ok(refused) => return Err(refusal(&refused)),
-            Err(_) => return Err(Failure::Replace("the reports of deliveries are lost".to_owned())),
+        let refused = self.take_refused();
+        if !refused.is_empty() {
+            return Err(refusal(&refused));
         }
         retried(deadline, || self.producer.send_offsets_to_transaction(offsets, group, REQUEST_TIMEOUT))?;
         retried(deadline, || self.producer.commit_transaction(REQUEST_TIMEOUT))
@@ -192,19 +219,22 @@ impl Transactions {
         }
     }
 
+    /// Tells the monitor what the producer has to say of itself, while there are no acknowledgements to wait for.
+    pub fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
+    }
+
     /// Aborts the open transaction. An error means that the producer has to be replaced.
     pub fn abort(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
-        retried(deadline, || {
-            // Records that were purged are reported here.
-            self.producer.poll(Duration::ZERO);
-            self.producer.abort_transaction(REQUEST_TIMEOUT)
-        })?;
-        self.producer.poll(Duration::ZERO);
-        if let Ok(mut refused) = self.producer.context().refused.lock() {
-            refused.clear();
-        }
-        Ok(())
+        let result = retried(deadline, || {
+            // Records are purged inside the call, which then waits until we have heard of each of them.
+            self.producer.poll(SERVE_ALL);
+            self.producer.abort_transaction(ABORT_SLICE)
+        });
+        self.producer.poll(SERVE_ALL);
+        self.take_refused();
+        result
     }
 }
 
@@ -233,22 +263,21 @@ fn refusal(refused: &[(i32, KafkaError)]) -> Failure {
     {
         return Failure::Fenced(error.to_string());
     }
-    let purged = |error: &KafkaError| {
-        matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
-        )
+    // What happens to the others once one record was refused.
+    let is_consequence = |error: &KafkaError| {
+        use RDKafkaErrorCode::{PurgeInflight, PurgeQueue, State};
+        matches!(error.rdkafka_error_code(), Some(PurgeQueue | PurgeInflight | State))
     };
-    let first = refused.iter().find(|(_, error)| !too_large(error) && !purged(error));
+    let first = refused.iter().find(|(_, error)| !too_large(error) && !is_consequence(error));
     match first {
         None if refused.iter().any(|(_, error)| too_large(error)) => Failure::TooLarge,
-        None => Failure::Environment { detail: "records were purged".to_owned(), partitions: Vec::new() },
+        None => {
+            Failure::Environment { detail: "records were purged".to_owned(), partitions: BTreeSet::new() }
+        }
         Some((_, error)) => {
             let same = |other: &KafkaError| other.rdkafka_error_code() == error.rdkafka_error_code();
-            let mut partitions: Vec<_> =
+            let partitions =
                 refused.iter().filter(|(_, other)| same(other)).map(|(partition, _)| *partition).collect();
-            partitions.sort_unstable();
-            partitions.dedup();
             Failure::Environment { detail: error.to_string(), partitions }
         }
     }

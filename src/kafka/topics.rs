@@ -19,7 +19,7 @@ use crate::domain::route::TopicName;
 const MAX_SEGMENT: Duration = Duration::from_secs(6 * 3600);
 /// How often a created topic is looked for.
 const VISIBLE_POLL: Duration = Duration::from_millis(20);
-/// Kept in the ledger beyond what is needed, against retention that runs early.
+/// The relay gives the ledger it creates more retention than it needs, so that a longer window needs no other topic at once.
 const LEDGER_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 /// A topic and what it must be like.
@@ -37,6 +37,8 @@ pub struct Wanted {
 struct Rule {
     key: &'static str,
     bound: Bound,
+    /// Beyond the bound, where a topic is created with more than is wanted of it.
+    margin: u128,
 }
 
 #[derive(Debug, Clone)]
@@ -49,11 +51,15 @@ enum Bound {
 }
 
 impl Rule {
+    const fn new(key: &'static str, bound: Bound) -> Self {
+        Self { key, bound, margin: 0 }
+    }
+
     fn created_with(&self) -> String {
         match &self.bound {
             Bound::Exactly(value) => (*value).to_owned(),
             Bound::AtLeast(number) | Bound::AtMost(number) | Bound::AtLeastOrUnlimited(number) => {
-                number.to_string()
+                (number + self.margin).to_string()
             }
         }
     }
@@ -81,24 +87,27 @@ impl Rule {
 /// The topics that a process of this configuration needs, with what the promise wants of them.
 pub fn wanted(config: &Config) -> Vec<Wanted> {
     let record_bytes = properties::max_record_bytes(config) as u128;
-    let fits = Rule { key: "max.message.bytes", bound: Bound::AtLeast(record_bytes) };
-    let log = |name: &TopicName, retention: Duration| Wanted {
+    let fits = Rule::new("max.message.bytes", Bound::AtLeast(record_bytes));
+    let log = |name: &TopicName, retention: Duration, margin: Duration| Wanted {
         name: name.clone(),
         partitions: config.inbox.partitions,
         partitions_matter: true,
         rules: vec![
-            Rule { key: "cleanup.policy", bound: Bound::Exactly("delete") },
-            Rule { key: "retention.ms", bound: Bound::AtLeastOrUnlimited(retention.as_millis()) },
-            Rule { key: "retention.bytes", bound: Bound::Exactly("-1") },
-            Rule { key: "message.timestamp.type", bound: Bound::Exactly("LogAppendTime") },
-            Rule { key: "segment.ms", bound: Bound::AtMost(MAX_SEGMENT.as_millis()) },
+            Rule::new("cleanup.policy", Bound::Exactly("delete")),
+            Rule {
+                margin: margin.as_millis(),
+                ..Rule::new("retention.ms", Bound::AtLeastOrUnlimited(retention.as_millis()))
+            },
+            Rule::new("retention.bytes", Bound::Exactly("-1")),
+            Rule::new("message.timestamp.type", Bound::Exactly("LogAppendTime")),
+            Rule::new("segment.ms", Bound::AtMost(MAX_SEGMENT.as_millis())),
             fits.clone(),
         ],
     };
-    let mut wanted = vec![log(&config.inbox.topic, config.inbox.retention)];
+    let mut wanted = vec![log(&config.inbox.topic, config.inbox.retention, Duration::ZERO)];
     if config.role != Role::Intake {
-        let ledger_retention = config.dedup.window + config.inbox.retention + LEDGER_MARGIN;
-        wanted.push(log(&config.ledger.topic, ledger_retention));
+        let ledger_retention = config.dedup.window + config.inbox.retention;
+        wanted.push(log(&config.ledger.topic, ledger_retention, LEDGER_MARGIN));
         let known = config.sources.values().flat_map(|source| source.routes.known_topics());
         let events: BTreeSet<_> = known.chain([config.forward.dead_letter_topic.clone()]).collect();
         wanted.extend(events.into_iter().map(|name| event_topic(config, name)));
@@ -109,7 +118,7 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
 /// A topic that events go to.
 pub fn event_topic(config: &Config, name: TopicName) -> Wanted {
     let record_bytes = properties::max_record_bytes(config) as u128;
-    let rules = vec![Rule { key: "max.message.bytes", bound: Bound::AtLeast(record_bytes) }];
+    let rules = vec![Rule::new("max.message.bytes", Bound::AtLeast(record_bytes))];
     Wanted { name, partitions: config.kafka.partitions, partitions_matter: false, rules }
 }
 

@@ -28,7 +28,7 @@ const ANSWER_SECONDS: &[f64] =
 /// Fine where a healthy relay is, up to a minute, from which on it is the lag that counts.
 const END_TO_END_SECONDS: &[f64] =
     &[0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// Up to the transaction time-out of a minute.
+/// Up to a commit that is tried again until the transaction's time-out of 10 s, and an abort that takes as long.
 const TRANSACTION_SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// 300 s and 86,400 s are the defaults of `max_age` and `max_redelivery_age`.
@@ -143,8 +143,6 @@ families! {
             "Partitions of the inbox assigned to this process, held ones too.";
         pub held_partitions: Labelled<HeldReason, IntGauge> [] = "forward_partitions_held",
             "Partitions assigned to this process that are not forwarded, by reason.";
-        pub fenced: IntCounter [] = "forward_fenced_total",
-            "Times that Kafka fenced the transactional producer: another process has its id, or a transaction timed out.";
         pub end_to_end: Histogram [END_TO_END_SECONDS] = "end_to_end_seconds",
             "Seconds from the arrival of a published event at intake to its commit.";
         pub window_ids: IntGauge [] = "window_ids",
@@ -162,6 +160,14 @@ families! {
     }
 }
 
+families! {
+    /// What only one replica may have.
+    pub struct ReplicaMetrics labelled ["transactional_id"] {
+        pub fenced: IntCounter [] = "forward_fenced_total",
+            "Times that Kafka fenced the transactional producer: another process has its id, or a transaction timed out.";
+    }
+}
+
 /// Every metric of the relay's own, in the order of the flow. (`process_*` are Prometheus's usual ones.)
 pub fn catalogue() -> Vec<Entry> {
     [
@@ -173,6 +179,7 @@ pub fn catalogue() -> Vec<Entry> {
         IntakeMetrics::catalogue(),
         KafkaMetrics::catalogue(),
         ForwardMetrics::catalogue(),
+        ReplicaMetrics::catalogue(),
     ]
     .concat()
 }
@@ -191,6 +198,8 @@ pub struct Metrics {
     pub kafka: KafkaMetrics,
     /// The forward half.
     pub forward: ForwardMetrics,
+    /// The forward half of this replica and no other.
+    pub replica: ReplicaMetrics,
 }
 
 impl Metrics {
@@ -200,6 +209,7 @@ impl Metrics {
         sources: impl IntoIterator<Item = (&'a str, usize)>,
         role: Role,
         config_hash: &str,
+        transactional_id: &str,
     ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
@@ -215,6 +225,7 @@ impl Metrics {
             intake: IntakeMetrics::register(&registry, &[])?,
             kafka: KafkaMetrics::register(&registry, &[])?,
             forward: ForwardMetrics::register(&registry, &[])?,
+            replica: ReplicaMetrics::register(&registry, &[transactional_id])?,
             registry,
         })
     }
@@ -342,7 +353,7 @@ mod tests {
     use super::*;
 
     fn metrics() -> Metrics {
-        Metrics::new([("main", 2), ("other", 1)], Role::All, "abc").unwrap()
+        Metrics::new([("main", 2), ("other", 1)], Role::All, "abc", "relay-0").unwrap()
     }
 
     /// Names without the histogram's suffixes, of all series that are there.

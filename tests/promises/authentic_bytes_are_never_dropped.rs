@@ -106,7 +106,7 @@ fn records_of_another_hand_in_the_inbox_are_dead_letters_and_hold_nothing_up() {
     let deployment = Deployment::new("foreign", &kafka);
     let relay = deployment.relay().up();
     let mut sender = Sender::new(vec![relay.target()]);
-    let request = (1u64..).find(|id| partition_for_key(id.to_string().as_bytes(), PARTITIONS) == 0).unwrap();
+    let request = request_of_partition(0);
     let event = |id| format!(r#"{{"id":"{id}","type":"request","request":{{"id":{request}}}}}"#);
     assert_eq!(sender.send(&deployment.delivery(event("before"))), 200);
 
@@ -143,6 +143,118 @@ fn records_of_another_hand_in_the_inbox_are_dead_letters_and_hold_nothing_up() {
     }
 }
 
+/// So large that its dead letter, with the reason beside it, fits no topic.
+#[test]
+fn a_record_of_another_hand_that_no_topic_takes_stops_nothing() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("giant", &kafka);
+    let relay = deployment.relay().up();
+    let giant = "x".repeat((1024 + 64) * 1024 - 110);
+    kafka.append(&deployment.inbox(), 0, &[("giant", &giant), ("small", "y")], b"garbage");
+    let request = request_of_partition(0);
+    let event = format!(r#"{{"id":"after","type":"request","request":{{"id":{request}}}}}"#);
+    assert_eq!(Sender::new(vec![relay.target()]).send(&deployment.delivery(event)), 200);
+
+    deployment.wait_until_forwarded(SOON);
+    assert_eq!(deployment.published().len(), 1);
+    let letters = deployment.reader().all(&deployment.dead_letters());
+    let [letter] = &letters[..] else { panic!("{} dead letters", letters.len()) };
+    assert_dead_letter(letter, b"garbage", "malformed");
+    assert!(letter.header("detail").contains("the head of a record"), "{}", letter.header("detail"));
+    assert_eq!((letter.header("giant").len(), letter.header("small")), (1024, "y"));
+}
+
+#[test]
+fn a_newer_format_holds_its_partition_and_no_other() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("newer", &kafka);
+    let relay = deployment.relay().up();
+    kafka.append(&deployment.inbox(), 0, &[("v", "2")], b"from the future");
+    let held = r#"forward_partitions_held{reason="newer_format"}"#;
+    wait_for("it is held", SOON, || (relay.metric(held) == 1.0).then_some(()));
+
+    let mut sender = Sender::new(vec![relay.target()]);
+    for (id, partition) in [("a", 0), ("b", 1), ("c", 2)] {
+        let request = request_of_partition(partition);
+        let event = format!(r#"{{"id":"{id}","type":"request","request":{{"id":{request}}}}}"#);
+        assert_eq!(sender.send(&deployment.delivery(event)), 200);
+    }
+    let published = deployment
+        .reader()
+        .until("the others go on", &deployment.events(), SOON, |records| records.len() == 2);
+    let mut ids: Vec<_> = published.iter().map(|record| record.header("ce_id")).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["b", "c"]);
+    assert_eq!(relay.metric(held), 1.0);
+    let lag = wait_for("the lag is told", SOON, || {
+        Some(relay.metric("forward_lag_seconds")).filter(|lag| *lag > 0.0)
+    });
+    assert!(lag < SOON.as_secs_f64());
+    assert_eq!(deployment.reader().all(&deployment.dead_letters()).len(), 0);
+}
+
+/// That the dead-letter topic takes less than it should is not the event's own fault.
+#[test]
+fn an_event_that_the_dead_letters_do_not_take_waits_until_they_do() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("no-room", &kafka);
+    let relay = deployment.relay().up();
+    let small = [("max.message.bytes", "20480")];
+    kafka.alter_topic(&deployment.events(), &small);
+    kafka.alter_topic(&deployment.dead_letters(), &small);
+    let large = large_event();
+    let mut sender = Sender::new(vec![relay.target()]);
+    assert_eq!(sender.send(&deployment.delivery(large.clone())), 200);
+    wait_for("it is held, and why", SOON, || {
+        let status = relay.status()?;
+        let owned = status["forward"]["owned"].as_array()?;
+        let wanted = "raise its max.message.bytes";
+        owned.iter().any(|partition| partition.to_string().contains(wanted)).then_some(())
+    });
+    let elsewhere = Simulation::run(load(vec![relay.target()], 100, 30));
+    assert_eq!(elsewhere.summary.accepted_events, 100);
+    assert_eq!(deployment.reader().all(&deployment.dead_letters()).len(), 0);
+
+    kafka.alter_topic(&deployment.dead_letters(), &[("max.message.bytes", "2000000")]);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&elsewhere, &deployment.published()).assert_flawless();
+    let letters = deployment.reader().all(&deployment.dead_letters());
+    assert_eq!(letters.len(), 1);
+    assert_dead_letter(&letters[0], large.as_bytes(), "too_large");
+}
+
+/// Larger than the topics of these tests take, smaller than `intake.max_body`.
+fn large_event() -> String {
+    let text = "x".repeat(100 * 1024);
+    format!(r#"{{"id":"large","type":"request","request":{{"id":1}},"text":"{text}"}}"#)
+}
+
+/// In a full batch the refusal comes while later records are still on their way into the transaction.
+#[test]
+fn an_event_too_large_for_its_topic_is_found_among_thousands() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("needle", &kafka);
+    let relay = deployment.relay().up();
+    let mut intake = deployment.replica("intake").set("role", r#""intake""#).start();
+    intake.wait_ready();
+    kafka.alter_topic(&deployment.events(), &[("max.message.bytes", "20480")]);
+    relay.signal("STOP");
+    let large = large_event();
+    assert_eq!(Sender::new(vec![intake.target()]).send(&deployment.delivery(large.clone())), 200);
+    let behind = Simulation::run(load(vec![intake.target()], 5000, 300));
+    assert_eq!(behind.summary.accepted_events, 5000);
+    relay.signal("CONT");
+
+    deployment.wait_until_forwarded(SOON);
+    Judge::of(&behind, &deployment.published()).assert_flawless();
+    let letters = deployment.reader().all(&deployment.dead_letters());
+    assert_eq!(letters.len(), 1);
+    assert_dead_letter(&letters[0], large.as_bytes(), "too_large");
+    let replaced = r#"forward_transaction_duration_seconds_count{outcome="unknown"}"#;
+    assert_eq!(relay.metric(replaced), 0.0, "each failed transaction could be aborted");
+    intake.stop();
+}
+
 #[test]
 fn an_event_too_large_for_its_topic_is_alone_a_dead_letter() {
     let kafka = Kafka::shared();
@@ -152,10 +264,7 @@ fn an_event_too_large_for_its_topic_is_alone_a_dead_letter() {
     kafka.alter_topic(&deployment.events(), &[("max.message.bytes", "20480")]);
     let running = Simulation::start(Settings { rate: rate(100), ..load(vec![relay.target()], 300, 30) });
     wait_for("the load has begun", SOON, || (running.finished() > 50).then_some(()));
-    let large = format!(
-        r#"{{"id":"large","type":"request","request":{{"id":1}},"text":"{}"}}"#,
-        "x".repeat(100 * 1024)
-    );
+    let large = large_event();
     let mut sender = Sender::new(vec![relay.target()]);
     assert_eq!(sender.send(&deployment.delivery(large.clone())), 200);
     let simulated = running.finish();
@@ -181,6 +290,12 @@ fn relay_is_idle(relay: &crate::support::Relay) {
         let owned = status["forward"]["owned"].as_array()?;
         owned.iter().all(|partition| partition["state"] == "active" && partition["lag"] == 0).then_some(())
     });
+}
+
+/// A request whose events stand in this partition of the inbox.
+fn request_of_partition(partition: i32) -> u64 {
+    let is_there = |id: &u64| partition_for_key(id.to_string().as_bytes(), PARTITIONS) == partition;
+    (1..).find(is_there).unwrap()
 }
 
 #[track_caller]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::simulator::{Simulated, load};
-use crate::support::{Deployment, Judge, Kafka, SOON, Simulation};
+use crate::support::{Deployment, Judge, Kafka, SOON, Simulation, wait_for};
 
 #[test]
 fn deleted_offsets_change_nothing() {
@@ -23,6 +23,37 @@ fn offsets_reset_forwards_change_nothing() {
     nothing_changes("forwards", |kafka, deployment, ends| {
         kafka.reset_offsets(&deployment.group(), &deployment.inbox(), ends);
     });
+}
+
+/// Retention may take records of which the consumer was about to fetch the first. librdkafka fetches such a partition no
+/// more by itself.
+#[test]
+fn what_retention_took_unread_is_counted_and_the_rest_is_forwarded() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("retention", &kafka);
+    let relay = deployment.relay().up();
+    let mut intake = deployment.replica("intake").set("role", r#""intake""#).start();
+    intake.wait_ready();
+    accepted(Simulation::run(load(vec![intake.target()], 300, 30)));
+    deployment.wait_until_forwarded(SOON);
+
+    relay.signal("STOP");
+    accepted(Simulation::run(load(vec![intake.target()], 300, 30)));
+    let mut ends = deployment.reader().ends(&deployment.inbox());
+    ends.values_mut().for_each(|end| *end -= 10);
+    kafka.delete_records(&deployment.inbox(), &ends);
+    relay.signal("CONT");
+
+    deployment.wait_until_forwarded(SOON);
+    let lost = wait_for("the loss is counted", SOON, || {
+        Some(relay.metric("inbox_records_lost_total")).filter(|lost| *lost > 0.0)
+    });
+    assert_eq!(deployment.published().len() as f64 + lost, 600.0);
+
+    accepted(Simulation::run(load(vec![intake.target()], 300, 30)));
+    deployment.wait_until_forwarded(SOON);
+    assert_eq!(deployment.published().len() as f64 + lost, 900.0, "and it goes on");
+    intake.stop();
 }
 
 /// Events are forwarded; more are kept while nobody forwards; another hand goes at the offsets; forwarding goes on.

@@ -126,6 +126,16 @@ impl Kafka {
         consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 
+    /// Deletes the records before these offsets, as retention does.
+    pub fn delete_records(&self, topic: &str, before: &BTreeMap<i32, i64>) {
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in before {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        }
+        let answer = block_on(self.admin().delete_records(&list, &options())).unwrap();
+        assert!(answer.elements().iter().all(|partition| partition.error().is_ok()), "{answer:?}");
+    }
+
     /// Names of all topics.
     pub fn topics(&self) -> Vec<String> {
         let admin = self.admin();
@@ -135,7 +145,9 @@ impl Kafka {
 
     /// Appends a record by hand, as a stranger with access to Kafka would.
     pub fn append(&self, topic: &str, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
-        let producer: BaseProducer = self.client().set("message.timeout.ms", "30000").create().unwrap();
+        let mut client = self.client();
+        client.set("message.timeout.ms", "30000").set("message.max.bytes", "4000000");
+        let producer: BaseProducer = client.create().unwrap();
         let headers = headers.iter().fold(OwnedHeaders::new(), |headers, &(key, value)| {
             headers.insert(Header { key, value: Some(value) })
         });

@@ -1,0 +1,232 @@
+//! What there is to know about a partition before it is taken over, as Kafka tells it.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use super::memory::Memory;
+use super::partition::Held;
+use super::resume::{Committed, Evidence};
+use crate::config::{Config, StartAt};
+use crate::kafka::monitor::Monitor;
+use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
+use crate::telemetry::labels::HeldReason;
+
+/// What our commits say in their metadata: an offset without it was set by another hand.
+pub(super) const OFFSET_METADATA: &str = "clearfeed-relay";
+
+/// A read of the ledger without any progress for this long is given up, and begun again.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// Reads the ledger, and asks about the group and the inbox.
+///
+/// Its clients are kept: a new consumer takes up to a second to its first record. After an error they are to be
+/// replaced: one that was idle while its broker was killed was seen to answer nothing for a minute after the broker was
+/// back.
+pub(super) struct Witness {
+    config: Config,
+    reader: BaseConsumer<Monitor>,
+    uncommitted: BaseConsumer<Monitor>,
+    shutdown: CancellationToken,
+}
+
+impl Witness {
+    /// Makes the clients; nothing is sent yet.
+    pub(super) fn new(
+        config: &Config,
+        monitor: &Monitor,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, ClientError> {
+        let make = |client: &ClientConfig| BaseConsumer::from_config_and_context(client, monitor.clone());
+        Ok(Self {
+            reader: make(&properties::ledger_reader(config)?)?,
+            uncommitted: make(&properties::uncommitted_reader(config)?)?,
+            config: config.clone(),
+            shutdown: shutdown.clone(),
+        })
+    }
+
+    /// All that there is to know, in the order that makes it one picture: the group's offset, then that no transaction is
+    /// open, then the ledger.
+    pub(super) fn look(&self, partition: i32) -> Result<(Evidence, Memory), Held> {
+        // First of all because it is quick: the group's offset is only told when the transactions on it are over.
+        self.check_stable(partition)?;
+        let committed = self.committed(partition).map_err(|error| unavailable(&error))?;
+        self.check_stable(partition)?;
+        let mut memory = self.read_ledger(partition)?;
+        if !matches!(committed, Committed::Ours(_)) {
+            // With no offset of ours to hold it against, only a second reading tells a leader that was just elected and
+            // is behind.
+            let first = memory.tail;
+            memory = self.read_ledger(partition)?;
+            if memory.tail != first {
+                return Err(behind());
+            }
+        }
+        let evidence = self.evidence(partition, &memory, committed).map_err(|error| unavailable(&error))?;
+        Ok((evidence, memory))
+    }
+
+    /// The group's offset. The broker answers when no transaction of a predecessor is open on it.
+    fn committed(&self, partition: i32) -> Result<Committed, KafkaError> {
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition(self.config.inbox.topic.as_str(), partition);
+        let answer = self.reader.committed_offsets(wanted, REQUEST_TIMEOUT)?;
+        let elements = answer.elements();
+        let Some(element) = elements.first() else { return Ok(Committed::None) };
+        element.error()?;
+        Ok(match element.offset() {
+            Offset::Offset(offset) if element.metadata() == OFFSET_METADATA => Committed::Ours(offset),
+            Offset::Offset(offset) => Committed::Foreign(offset),
+            _ => Committed::None,
+        })
+    }
+
+    /// Whether no transaction is open on the ledger partition: readers that wait for transactions and readers that do not
+    /// are told the same end.
+    fn check_stable(&self, partition: i32) -> Result<(), Held> {
+        let topic = self.config.ledger.topic.as_str();
+        let end = |reader: &BaseConsumer<Monitor>| {
+            let marks = reader.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+            marks.map(|(_, end)| end).map_err(|error| unavailable(&error))
+        };
+        // Serves the reader's events, for nobody polls it while nothing is read.
+        drop(self.reader.poll(Duration::ZERO));
+        let (stable, end) = (end(&self.reader)?, end(&self.uncommitted)?);
+        if stable == end {
+            return Ok(());
+        }
+        let detail = format!(
+            "a transaction on {topic}-{partition} stays open; find and end it with: kafka-transactions \
+             --bootstrap-server {} find-hanging --topic {topic} --partition {partition}",
+            self.config.kafka.bootstrap_servers
+        );
+        Err(Held { reason: HeldReason::LedgerOpen, detail })
+    }
+
+    /// Reads the ledger partition from its log start to its end.
+    fn read_ledger(&self, partition: i32) -> Result<Memory, Held> {
+        let topic = self.config.ledger.topic.as_str();
+        let (start, _) = self
+            .reader
+            .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+            .map_err(|error| unavailable(&error))?;
+        let mut memory = Memory::new(start, self.config.dedup.window);
+        self.read_from(topic, partition, start, |record| {
+            memory.take(&record)?;
+            // Less than the cap may be ours in the end, for it is the replica's; more never is.
+            while memory.window.len() > self.config.dedup.max_ids {
+                memory.window.evict_oldest();
+                memory.evicted += 1;
+            }
+            Ok(true)
+        })?;
+        Ok(memory)
+    }
+
+    /// Calls `each` for every record until the partition's end, or until it returns false.
+    fn read_from(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        mut each: impl FnMut(BorrowedMessage<'_>) -> Result<bool, Held>,
+    ) -> Result<(), Held> {
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .and_then(|()| self.reader.assign(&assignment))
+            .map_err(|error| unavailable(&error))?;
+        let mut last_progress = Instant::now();
+        let result = loop {
+            match self.reader.poll(Duration::from_millis(100)) {
+                Some(Ok(record)) => {
+                    last_progress = Instant::now();
+                    match each(record) {
+                        Ok(true) => {}
+                        Ok(false) => break Ok(()),
+                        Err(held) => break Err(held),
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
+                Some(Err(error)) => tracing::debug!(topic, partition, %error, "reading on"),
+                None if last_progress.elapsed() > STALLED || self.shutdown.is_cancelled() => {
+                    let detail = format!("{topic}-{partition} could not be read to its end");
+                    break Err(Held { reason: HeldReason::Kafka, detail });
+                }
+                None => {}
+            }
+        };
+        self.reader.unassign().map_err(|error| unavailable(&error))?;
+        result
+    }
+
+    fn evidence(
+        &self,
+        partition: i32,
+        memory: &Memory,
+        committed: Committed,
+    ) -> Result<Evidence, KafkaError> {
+        let topic = self.config.inbox.topic.as_str();
+        let (inbox_start, inbox_end) = self.reader.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
+        let before_tail =
+            memory.tail.map(|tail| tail.to - 1).filter(|offset| (inbox_start..inbox_end).contains(offset));
+        let mut inbox_last_ms = None;
+        if let Some(offset) = before_tail {
+            let read = self.read_from(topic, partition, offset, |record| {
+                inbox_last_ms = (record.offset() == offset).then(|| record.timestamp().to_millis()).flatten();
+                Ok(false)
+            });
+            if let Err(held) = read {
+                tracing::debug!(
+                    partition,
+                    detail = held.detail,
+                    "the inbox record before `to` could not be read"
+                );
+                return Err(KafkaError::NoMessageReceived);
+            }
+        }
+        let start_at = match self.config.forward.start_at {
+            None => None,
+            Some(StartAt::Beginning) => Some(inbox_start),
+            Some(StartAt::End) => Some(inbox_end),
+            Some(StartAt::Time(time)) => Some(self.offset_at(partition, time)?.unwrap_or(inbox_end)),
+        };
+        Ok(Evidence {
+            tail: memory.tail,
+            ledger_start: memory.start,
+            committed,
+            inbox_start,
+            inbox_end,
+            inbox_last_ms,
+            inbox_partitions: self.config.inbox.partitions.unsigned_abs(),
+            start_at,
+        })
+    }
+
+    /// The first inbox record appended at or after this time.
+    fn offset_at(&self, partition: i32, time: jiff::Timestamp) -> Result<Option<i64>, KafkaError> {
+        let mut wanted = TopicPartitionList::new();
+        let at = Offset::Offset(time.as_millisecond());
+        wanted.add_partition_offset(self.config.inbox.topic.as_str(), partition, at)?;
+        let answer = self.reader.offsets_for_times(wanted, REQUEST_TIMEOUT)?;
+        Ok(answer.elements().first().and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }))
+    }
+}
+
+pub(super) fn behind() -> Held {
+    let detail = "the ledger's leader stays behind what was committed".to_owned();
+    Held { reason: HeldReason::LedgerOpen, detail }
+}
+
+fn unavailable(error: &KafkaError) -> Held {
+    Held { reason: HeldReason::Kafka, detail: error.to_string() }
+}
