@@ -1,6 +1,7 @@
 //! Real brokers: the one that all tests share, and private clusters to be broken.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -14,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{SOON, block_on, unique};
+use super::{AFTER_TIMEOUTS, SOON, block_on, unique, wait_for};
 
 /// A cluster.
 pub struct Kafka {
@@ -40,10 +41,22 @@ impl Kafka {
         Self::started(&["start", &brokers.to_string()])
     }
 
-    /// One broker of this test alone that tells its clients to come to `port`, where a proxy listens. `servers` is
-    /// where the broker itself listens.
-    pub fn behind(port: u16) -> Self {
-        Self::started(&["start", "1", "--advertise", &port.to_string()])
+    /// One broker of this test alone that tells its clients to come to `port`, where a proxy listens. The proxy is told
+    /// the broker's own address before the broker is waited for: whoever asks it whether it is there is sent to the
+    /// proxy, too.
+    pub fn behind(port: u16, forward_to: impl Fn(SocketAddr)) -> Self {
+        let name = unique("own");
+        let mut start = command(&["start", "1", "--advertise", &port.to_string(), "--name", &name]);
+        let mut start = start.stdout(Stdio::null()).spawn().unwrap();
+        let ended = wait_for("script/kafka start ends", AFTER_TIMEOUTS, || {
+            let output = command(&["bootstrap", "--name", &name]).stderr(Stdio::null()).output().unwrap();
+            if let Ok(address) = String::from_utf8_lossy(&output.stdout).trim().parse() {
+                forward_to(address);
+            }
+            start.try_wait().unwrap()
+        });
+        assert!(ended.success(), "script/kafka start --advertise {port} --name {name}: {ended}");
+        Self { servers: format!("127.0.0.1:{port}"), own: Some(name) }
     }
 
     fn started(arguments: &[&str]) -> Self {

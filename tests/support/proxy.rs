@@ -51,8 +51,7 @@ impl Proxy {
     /// A broker of its own behind a proxy.
     pub fn with_kafka() -> (Self, Kafka) {
         let proxy = Self::listen();
-        let kafka = Kafka::behind(proxy.address.port());
-        proxy.forward_to(kafka.servers().parse().unwrap());
+        let kafka = Kafka::behind(proxy.address.port(), |broker| proxy.forward_to(broker));
         (proxy, kafka)
     }
 
