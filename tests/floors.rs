@@ -1,5 +1,7 @@
 //! The laws of the house, read from the sources: imports point down only, the domain knows neither clock nor world,
 //! every file says what it is, and a long one why it is one.
+//!
+//! It is one file, and a long one, because the laws share one way of reading the sources.
 
 #![allow(clippy::unwrap_used, reason = "what tests are for")]
 
@@ -217,8 +219,8 @@ struct Token {
     is_inline: bool,
 }
 
-/// Knows as much of Rust as the laws need: words, `::`, and single signs. Texts are read as if they were code, which
-/// can only find too much.
+/// Knows as much of Rust as the laws need: words, `::`, and single signs. Texts are read as if they were code, and what
+/// stands behind `//` in one is overlooked.
 fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut is_inline = false;

@@ -97,7 +97,7 @@ keys! {
     MAX_IN_FLIGHT: usize = "intake.max_in_flight", One, Default("4096"), COUNT,
         "Deliveries being read or waiting for Kafka; beyond: 503.";
     HEADER_TIMEOUT: Duration = "intake.header_timeout", One, Default("5s"), DURATION,
-        "Until a request's headers are complete; then 408.";
+        "Until a request's headers are complete; then the connection is closed.";
     BODY_TIMEOUT: Duration = "intake.body_timeout", One, Default("5s"), DURATION,
         "From the headers to the body's last byte; then 408.";
     ANSWER_TIMEOUT: Duration = "intake.answer_timeout", One, Default("8s"), DURATION,
@@ -108,7 +108,7 @@ keys! {
         "The whole drain, `lame_duck` included.";
 
     ADMIN_LISTEN: SocketAddr = "admin.listen", One, Default("0.0.0.0:9090"), ADDRESS,
-        "Address of /metrics, /livez, /readyz, /status and the status page.";
+        "Address of /metrics, /livez, /readyz and /status.";
 
     PUBLIC_URL: SignedUrl = "sources.*.public_url", One,
         Required("https://hooks.example.com/clearfeed/events"), URL,

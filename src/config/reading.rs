@@ -84,6 +84,8 @@ impl Reading {
     fn read<T>(&mut self, key: &Key<T>, path: &KeyPath, text: Option<String>, whence: String) -> Option<T> {
         let shown = match &text {
             Some(_) if path.last_name().is_some_and(is_secret) => "…".to_owned(),
+            // Before the @ of a URL stands a password.
+            Some(text) if text.contains("://") && text.contains('@') => "a URL with an @".to_owned(),
             Some(text) => format!("{text:?}"),
             None => "nothing".to_owned(),
         };

@@ -1,6 +1,7 @@
 //! The public listener: accepts connections, serves them with hyper, and drains.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::connections::{Connections, Place};
 use super::endpoint::Endpoints;
 use super::socket::Socket;
+use crate::telemetry::labels::Outcome;
 use crate::telemetry::metrics::Metrics;
 
 /// Headers of a request: ClearFeed sends about ten, proxies add about ten more.
@@ -38,6 +40,7 @@ pub struct ListenerLimits {
 pub struct Listener {
     endpoints: Arc<Endpoints>,
     connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
     header_timeout: Duration,
     tracker: TaskTracker,
     /// Answers say `Connection: close`.
@@ -51,7 +54,8 @@ impl Listener {
     pub fn new(endpoints: Endpoints, limits: ListenerLimits, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             endpoints: Arc::new(endpoints),
-            connections: Arc::new(Connections::new(limits.max_connections, metrics)),
+            connections: Arc::new(Connections::new(limits.max_connections, Arc::clone(&metrics))),
+            metrics,
             header_timeout: limits.header_timeout,
             tracker: TaskTracker::new(),
             leaving: CancellationToken::new(),
@@ -117,6 +121,9 @@ impl Listener {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
+            if let Some(outcome) = refused_head(&error) {
+                self.metrics.refused_head(outcome);
+            }
         }
     }
 
@@ -130,5 +137,19 @@ impl Listener {
         self.closing.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// What became of a head that no endpoint ever saw: hyper answers it by itself, or the socket's time was up.
+fn refused_head(error: &hyper::Error) -> Option<Outcome> {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    if error.is_parse_too_large() {
+        Some(Outcome::HeadTooLarge)
+    } else if error.is_parse() {
+        Some(Outcome::BadRequest)
+    } else if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut) {
+        Some(Outcome::TooSlow)
+    } else {
+        None
     }
 }

@@ -71,7 +71,9 @@ impl Read for Socket {
             return Poll::Ready(result);
         }
         if this.waiting != Waiting::Nothing && this.deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            // A sender that has nothing more to say has done nothing wrong: to hyper it looks as if it had closed.
+            let is_idle = this.waiting == Waiting::NextRequest;
+            return Poll::Ready(if is_idle { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) });
         }
         Poll::Pending
     }

@@ -58,7 +58,6 @@ impl Monitor {
         let is_up = |state: &str| state == "UP" || state == "UPDATE";
         let up = brokers.iter().filter(|broker| is_up(&broker.state)).count();
         let known = brokers.len();
-        self.health.update_kafka(|kafka| (kafka.brokers_up, kafka.brokers_known) = (up, known));
         let concerns = match self.half {
             Half::Intake => self.health.intake(),
             Half::Forward => self.health.forward(),
@@ -68,6 +67,11 @@ impl Monitor {
         } else {
             concerns.set(Concern::KafkaUnreachable, "connected to no broker");
         }
+        // Two producers of one process may be connected to different brokers: one view is shown, not both in turn.
+        if self.half == Half::Forward && self.health.role().has_intake() {
+            return;
+        }
+        self.health.update_kafka(|kafka| (kafka.brokers_up, kafka.brokers_known) = (up, known));
         let metrics = &self.metrics.kafka;
         metrics.broker_up.replace(
             brokers.iter().map(|broker| (broker.nodeid, if is_up(&broker.state) { 1.0 } else { 0.0 })),

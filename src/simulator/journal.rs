@@ -35,6 +35,7 @@ pub(super) struct Journal {
     accepted_events: u64,
     retried: u64,
     redelivered: u64,
+    refused_redeliveries: u64,
     answers: BTreeMap<Outcome, u64>,
     latencies: Histogram,
     behind: Duration,
@@ -47,6 +48,7 @@ impl Journal {
             accepted_events: 0,
             retried: 0,
             redelivered: 0,
+            refused_redeliveries: 0,
             answers: BTreeMap::new(),
             latencies: Histogram::new(),
             behind: Duration::ZERO,
@@ -65,7 +67,10 @@ impl Journal {
         match cause {
             Cause::Event => {}
             Cause::Failure => self.retried += 1,
-            Cause::Redelivery => self.redelivered += 1,
+            Cause::Redelivery => {
+                self.redelivered += 1;
+                self.refused_redeliveries += u64::from(!exchange.outcome.is_accepted());
+            }
         }
         if exchange.outcome.is_accepted() {
             self.latencies.record(exchange.took);
@@ -95,6 +100,7 @@ impl Journal {
             sent: self.answers.values().sum(),
             retried: self.retried,
             redelivered: self.redelivered,
+            refused_redeliveries: self.refused_redeliveries,
             answers: self.answers.clone(),
             latency_ms: LatencyMs {
                 p50: self.latencies.percentile(50).map(milliseconds),

@@ -72,6 +72,8 @@ pub struct Summary {
     pub retried: u64,
     /// Deliveries of events that had been answered 200 before.
     pub redelivered: u64,
+    /// How many of these were not answered 200.
+    pub refused_redeliveries: u64,
     /// Deliveries by their answer: a status, `refused`, `timeout` or `error`.
     pub answers: BTreeMap<Outcome, u64>,
     /// From sending to the complete answer, of the deliveries answered 200.
@@ -96,9 +98,12 @@ pub struct LatencyMs {
 }
 
 impl Summary {
-    /// Whether everything that was wanted was answered 200: the ping, and every event once.
+    /// Whether everything that was wanted was answered 200: the ping, every event once, and every redelivery. What a
+    /// retry made good is no failure.
     pub fn is_all_accepted(&self) -> bool {
-        self.ping.is_none_or(Outcome::is_accepted) && self.accepted_events == self.events
+        self.ping.is_none_or(Outcome::is_accepted)
+            && self.accepted_events == self.events
+            && self.refused_redeliveries == 0
     }
 
     /// Whether not a single connection could be made.
@@ -146,6 +151,7 @@ mod tests {
             sent: answers.iter().map(|(_, count)| count).sum(),
             retried: 0,
             redelivered: 0,
+            refused_redeliveries: 0,
             answers: answers.iter().copied().collect(),
             latency_ms: LatencyMs { p50: Some(1.5), p99: Some(2.0), max: None },
             behind_ms: None,
@@ -175,10 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_ping_is_a_failed_run() {
+    fn a_failed_ping_event_or_redelivery_is_a_failed_run() {
         let accepted = [(Outcome::Answered(200), 2)];
         assert!(summary(Some(Outcome::Answered(200)), 2, &accepted).is_all_accepted());
         assert!(!summary(Some(Outcome::Answered(204)), 2, &accepted).is_all_accepted());
         assert!(!summary(None, 1, &accepted).is_all_accepted());
+        let refused = Summary { refused_redeliveries: 1, ..summary(None, 2, &accepted) };
+        assert!(!refused.is_all_accepted());
     }
 }

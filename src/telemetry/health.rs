@@ -66,6 +66,11 @@ impl Health {
         }
     }
 
+    /// Which halves run in this process.
+    pub fn role(&self) -> Role {
+        self.identity.role
+    }
+
     /// What keeps intake from keeping deliveries.
     pub fn intake(&self) -> &Concerns {
         &self.intake

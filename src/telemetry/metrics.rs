@@ -242,6 +242,11 @@ impl Metrics {
         self.intake.duration.of(outcome).observe(took.as_secs_f64());
     }
 
+    /// A request ended before its head was understood: there is no source, and no time to tell.
+    pub fn refused_head(&self, outcome: Outcome) {
+        self.unattributed.deliveries.of(outcome).inc();
+    }
+
     /// All series in Prometheus's text format, version 0.0.4.
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {

@@ -3,8 +3,9 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use crate::support::deployment::PATH;
 use crate::support::simulator::{Settings, load, rate};
-use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, SOON, Simulation, pause, wait_for};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, SOON, Simulation, http, pause, wait_for};
 
 /// Longer than a group's session (6 s) and than an answer is waited for (8 s).
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -25,6 +26,32 @@ fn ten_seconds_without_brokers_that_were_paused() {
         pause(OUTAGE);
         kafka.resume(None);
     });
+}
+
+/// `ClearFeed`'s patience is not documented: it may be shorter than `intake.answer_timeout`. What it gave up on was ours to
+/// keep.
+#[test]
+fn a_sender_that_loses_patience_is_counted_as_our_failure() {
+    let kafka = Kafka::own(1);
+    let deployment = Deployment::new("patience", &kafka);
+    let relay = deployment.relay().up();
+    kafka.pause(None);
+    let delivery = deployment.delivery(r#"{"id":"a","type":"request","request":{"id":1}}"#).redelivered(3);
+    let (signature, timestamp) = (delivery.signature.unwrap(), delivery.timestamp);
+    let body = String::from_utf8(delivery.body.to_vec()).unwrap();
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nx-cf-signature: {signature}\r\n\
+         x-cf-timestamp: {timestamp}\r\nx-cf-retry-count: 3\r\n\r\n{body}",
+        body.len()
+    );
+    let connection = http::begin(relay.intake(), request.as_bytes()).unwrap();
+    let authenticated = r#"redeliveries_total{retry="3",source="main"}"#;
+    wait_for("it is authenticated", SOON, || (relay.metric(authenticated) == 1.0).then_some(()));
+    drop(connection);
+    let failed = r#"last_attempt_failures_total{source="main"}"#;
+    wait_for("it is counted", SOON, || (relay.metric(failed) == 1.0).then_some(()));
+    assert_eq!(relay.metric(r#"deliveries_total{outcome="unavailable",source="main"}"#), 1.0);
+    kafka.resume(None);
 }
 
 fn survives(name: &str, outage: impl Fn(&Kafka)) {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use clearfeed_relay::simulator::random_seed;
 
 use crate::support::simulator::{load, rate};
-use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, Simulation, pause};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, Simulation, pause, wait_for};
 
 const KILLS: u32 = 20;
+/// At least so many come while the killing goes on.
 const EVENTS: u64 = 20_000;
-/// So that the load lasts about as long as the killing.
+/// So that the killing lasts about as long as these events.
 const EVENTS_PER_SECOND: u32 = 450;
 /// A kill comes at most this long after the last killed replica was started again: before it is ready as well as in
 /// the middle of its work.
@@ -25,7 +26,7 @@ fn twenty_kills_lose_repeat_and_reorder_nothing() {
         replica.wait_ready();
     }
     let targets = replicas.iter().map(Relay::target).collect();
-    let mut settings = load(targets, EVENTS, 200);
+    let mut settings = load(targets, 10 * EVENTS, 200);
     settings.redeliver_percent = 30;
     settings.retries_on_failure = true;
     settings.rate = rate(EVENTS_PER_SECOND);
@@ -40,9 +41,8 @@ fn twenty_kills_lose_repeat_and_reorder_nothing() {
         replica.kill9();
         replica.restart();
     }
-    assert!(simulation.finished() < EVENTS, "the load ended before the killing: lower EVENTS_PER_SECOND");
-
-    let simulated = simulation.finish();
+    wait_for("the load is large enough", AFTER_TIMEOUTS, || (simulation.finished() >= EVENTS).then_some(()));
+    let simulated = simulation.stop();
     deployment.wait_until_forwarded(AFTER_TIMEOUTS);
     eprintln!("{}", simulated.summary);
     assert!(simulated.summary.accepted_events > EVENTS * 9 / 10, "too little was accepted to prove much");

@@ -10,7 +10,6 @@
 )]
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "names of helpers tell what they do")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -22,6 +21,8 @@ mod authentic_bytes_are_never_dropped;
 mod killed_at_random_moments;
 mod nothing_unauthenticated_leaves_a_trace;
 mod replays_are_one_record;
+mod strangers_shut_nobody_out;
 mod the_judge_finds_every_fault;
 mod the_ledger_says_where_to_go_on;
 mod the_process_ends_as_documented;
+mod topics_are_what_the_promises_need;

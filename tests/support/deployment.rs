@@ -1,7 +1,7 @@
 //! What replicas of one relay have in common: topics, a group, a secret. Each test has its own.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,11 +89,6 @@ impl Deployment {
     /// The file that the signing secret stands in.
     pub fn secret_file(&self) -> PathBuf {
         self.folder.path().join("signing-secret")
-    }
-
-    /// For files that the test needs beside.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// A first delivery of this body, signed now.

@@ -9,14 +9,19 @@ use super::SOON;
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// As it came, without the body.
-    pub head: String,
     pub body: String,
 }
 
 /// Asks for a path of the admin port.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
     request(address, "GET", path, &[], b"")
+}
+
+/// Sends these bytes, and leaves the rest to the caller.
+pub fn begin(address: SocketAddr, bytes: &[u8]) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&address, SOON)?;
+    stream.write_all(bytes)?;
+    Ok(stream)
 }
 
 /// Sends a request and reads until the other side closes.
@@ -43,5 +48,5 @@ pub fn request(
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.get(9..12).and_then(|status| status.parse().ok());
     let status = status.ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    Ok(Answer { status, body: body.to_owned() })
 }

@@ -68,6 +68,8 @@ fn what_no_key_takes_is_reported() {
         assert_problem(more, wanted);
     }
     assert!(!problems("[other]\nkey = \"hunter2\"").contains("hunter2"));
+    let with_user = problems("[sources.b]\npublic_url = \"https://me:hunter2@host/path\"");
+    assert!(with_user.contains("without a user") && !with_user.contains("hunter2"), "{with_user}");
     assert!(
         from_toml(&format!("{MINIMAL}[intake]\n[kafka.properties]\n")).is_ok(),
         "empty sections are legal"
