@@ -102,11 +102,13 @@ impl<'c> Batch<'c> {
         };
         let decided: Vec<_> =
             self.records.iter().filter_map(|record| forwarded.decide(record, slots, &rules)).collect();
-        transactions.begin()?;
+        let stand = forwarded.offsets(slots, scope.config)?;
+        transactions.begin(&stand, group)?;
         for (message, decision) in decided {
             forwarded.send(transactions, scope.config, &message, decision)?;
         }
-        let offsets = forwarded.write_ledger(slots, scope.config, transactions)?;
+        forwarded.write_ledger(slots, scope.config, transactions)?;
+        let offsets = forwarded.offsets(slots, scope.config)?;
         transactions.commit(&offsets, group)?;
         Ok(Some(forwarded))
     }
@@ -166,14 +168,13 @@ impl Forwarded {
         Ok(())
     }
 
-    /// One ledger record for each partition in the batch; returns the inbox offsets that go with them.
+    /// One ledger record for each partition in the batch.
     fn write_ledger(
         &self,
         slots: &mut Slots,
         config: &Config,
         transactions: &Transactions,
-    ) -> Result<TopicPartitionList, Failure> {
-        let mut offsets = TopicPartitionList::new();
+    ) -> Result<(), Failure> {
         for &number in &self.partitions {
             let Some(active) = slots.get(number) else { continue };
             let entry = active.partition.ledger_entry(config.inbox.partitions.unsigned_abs());
@@ -185,10 +186,20 @@ impl Forwarded {
                 value: &entry.encode(),
                 inbox_partition: number,
             })?;
-            let added =
-                offsets.add_partition_offset(config.inbox.topic.as_str(), number, Offset::Offset(entry.to));
+        }
+        Ok(())
+    }
+
+    /// The inbox offset of each partition in the batch, marked as ours.
+    fn offsets(&self, slots: &mut Slots, config: &Config) -> Result<TopicPartitionList, Failure> {
+        let inbox = config.inbox.topic.as_str();
+        let mut offsets = TopicPartitionList::new();
+        for &number in &self.partitions {
+            let Some(active) = slots.get(number) else { continue };
+            let offset = Offset::Offset(active.partition.stand());
+            let added = offsets.add_partition_offset(inbox, number, offset);
             added.map_err(|error| Failure::Replace(error.to_string()))?;
-            if let Some(mut element) = offsets.find_partition(config.inbox.topic.as_str(), number) {
+            if let Some(mut element) = offsets.find_partition(inbox, number) {
                 element.set_metadata(OFFSET_METADATA);
             }
         }

@@ -111,6 +111,11 @@ impl Partition {
         Self { window, next, last_ms, draft: Draft { from: next, ids: Vec::new() } }
     }
 
+    /// The inbox offset before which everything is decided in the ledger.
+    pub fn stand(&self) -> i64 {
+        self.draft.from
+    }
+
     /// The next inbox offset.
     pub fn next(&self) -> i64 {
         self.next
