@@ -14,7 +14,7 @@ mod admission;
 mod batch;
 mod group;
 mod inbox;
-mod memory;
+pub mod memory;
 pub mod partition;
 mod producer;
 pub mod resume;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,8 @@ use super::memory::Memory;
 use super::partition::Held;
 use super::resume::{Committed, Evidence};
 use crate::config::{Config, StartAt};
+use crate::domain::inbox_record::header;
+use crate::domain::ledger_entry::LedgerError;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
 use crate::telemetry::labels::HeldReason;
@@ -118,13 +120,20 @@ impl Witness {
             .map_err(|error| unavailable(&error))?;
         let mut memory = Memory::new(start, self.config.dedup.window);
         self.read_from(topic, partition, start, |record| {
-            memory.take(&record)?;
-            // Less than the cap may be ours in the end, for it is the replica's; more never is.
-            while memory.window.len() > self.config.dedup.max_ids {
-                memory.window.evict_oldest();
-                memory.evicted += 1;
-            }
-            Ok(true)
+            let headers = record.headers();
+            let format = headers.and_then(|all| all.iter().find(|found| found.key == header::FORMAT));
+            let (format, value) =
+                (format.and_then(|found| found.value), record.payload().unwrap_or_default());
+            let written_ms = record.timestamp().to_millis().unwrap_or(0);
+            let taken = memory.take(format, value, written_ms, self.config.dedup.max_ids);
+            taken.map(|()| true).map_err(|error| {
+                let reason = match error {
+                    LedgerError::NewerFormat(_) => HeldReason::NewerFormat,
+                    LedgerError::Damaged(_) => HeldReason::LedgerForeign,
+                };
+                let detail = format!("{error}, at offset {} of {topic}-{partition}", record.offset());
+                Held { reason, detail }
+            })
         })?;
         Ok(memory)
     }

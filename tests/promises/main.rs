@@ -10,6 +10,7 @@
 )]
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "names of helpers tell what they do")]
 
+#[allow(dead_code, reason = "chaos uses the rest")]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -77,7 +77,7 @@ impl Deployment {
             ("inbox.partitions", PARTITIONS.to_string()),
             ("ledger.topic", text(&self.ledger())),
             ("forward.group", text(&self.group())),
-            ("forward.transactional_id", text(&format!("{}-{replica}", self.prefix))),
+            ("forward.transactional_id", text(&self.transactional_id(replica))),
             ("forward.dead_letter_topic", text(&self.dead_letters())),
             ("telemetry.log_format", text("json")),
         ]
@@ -121,6 +121,11 @@ impl Deployment {
 
     pub fn dead_letters(&self) -> String {
         self.topic("dead-letter")
+    }
+
+    /// Of the replica of this name.
+    pub fn transactional_id(&self, replica: &str) -> String {
+        format!("{}-{replica}", self.prefix)
     }
 
     /// The consumer group over the inbox.

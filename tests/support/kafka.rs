@@ -149,6 +149,28 @@ impl Kafka {
         assert!(answer.elements().iter().all(|partition| partition.error().is_ok()), "{answer:?}");
     }
 
+    /// Whether every replica of every partition is in sync.
+    pub fn is_whole(&self) -> bool {
+        let admin = self.admin();
+        let Ok(metadata) = admin.inner().fetch_metadata(None, SOON) else { return false };
+        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        partitions.all(|partition| partition.isr().len() == partition.replicas().len())
+    }
+
+    /// The broker that answers for a group (`__consumer_offsets`) or a transactional id (`__transaction_state`): the
+    /// leader of the partition that Java's hash of the key gives.
+    pub fn coordinator(&self, topic: &str, key: &str) -> usize {
+        let hash = key.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        wait_for("the coordinator is known", SOON, || {
+            let admin = self.admin();
+            let metadata = admin.inner().fetch_metadata(None, SOON).ok()?;
+            let topic = metadata.topics().iter().find(|found| found.name() == topic)?;
+            let number = hash.checked_abs().unwrap_or(0) % i32::try_from(topic.partitions().len()).unwrap();
+            let partition = topic.partitions().iter().find(|found| found.id() == number)?;
+            usize::try_from(partition.leader()).ok()
+        })
+    }
+
     /// Names of all topics.
     pub fn topics(&self) -> Vec<String> {
         let admin = self.admin();

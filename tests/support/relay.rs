@@ -100,6 +100,11 @@ impl Relay {
         *self = again;
     }
 
+    /// The replica's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Of this process, for signals.
     pub fn pid(&self) -> u32 {
         self.process.id()

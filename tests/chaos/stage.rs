@@ -1,0 +1,160 @@
+//! Three brokers and the replicas before them, and how they suffer each fault.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use clearfeed_relay::simulator::Target;
+
+use crate::faults::{EACH, Fault};
+use crate::support::relay::Plan;
+use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, SOON, pause, wait_for};
+
+/// Longer than a group's session of 6 s, and than an answer is waited for.
+const FREEZE: Duration = Duration::from_secs(9);
+/// How long a killed broker is away: its partitions get other leaders.
+const AWAY: Duration = Duration::from_secs(3);
+/// How long a visitor stays: it gets partitions, and forwards some.
+const VISIT: Duration = Duration::from_secs(3);
+
+/// What the replicas are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Roles {
+    /// Three replicas with both halves.
+    All,
+    /// Three that only listen, and three that only forward.
+    Apart,
+}
+
+impl Roles {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "all" => Self::All,
+            "apart" => Self::Apart,
+            _ => panic!("roles are `all` or `apart`, not {text:?}"),
+        }
+    }
+}
+
+/// Everything that can fail.
+pub(crate) struct Stage {
+    kafka: Kafka,
+    pub(crate) deployment: Deployment,
+    /// Those with an intake first.
+    relays: Vec<Relay>,
+    roles: Roles,
+}
+
+impl Stage {
+    pub(crate) fn set(roles: Roles) -> Self {
+        let kafka = Kafka::own(EACH);
+        let deployment = Deployment::new("chaos", &kafka);
+        let replica = |name: String, role: &str| {
+            // A port that it gets again after each end.
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            let plan = deployment.replica(&name).set("role", &format!("{role:?}"));
+            short(plan).set("intake.listen", &format!("\"127.0.0.1:{port}\"")).start()
+        };
+        let of_role = |role: &'static str| (0..EACH).map(move |n| (format!("{role}-{n}"), role));
+        let relays: Vec<Relay> = match roles {
+            Roles::All => of_role("all").map(|(name, role)| replica(name, role)).collect(),
+            Roles::Apart => {
+                of_role("intake").chain(of_role("forward")).map(|(name, role)| replica(name, role)).collect()
+            }
+        };
+        relays.iter().for_each(Relay::wait_ready);
+        Self { kafka, deployment, relays, roles }
+    }
+
+    /// Where deliveries can be sent to.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        self.relays[..EACH].iter().map(Relay::target).collect()
+    }
+
+    /// Does it, and puts it right again.
+    pub(crate) fn suffer(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillRelay(relay) => self.each_half(relay, |relay| relay.kill9()),
+            Fault::KillAllRelays => {
+                self.relays.iter_mut().for_each(Relay::kill9);
+                self.relays.iter_mut().for_each(Relay::restart);
+            }
+            Fault::RestartRelay(relay) => self.each_half(relay, |relay| {
+                relay.sigterm();
+                relay.wait_exit(AFTER_TIMEOUTS);
+            }),
+            Fault::FreezeRelay(relay) => {
+                let relay = &self.relays[self.forwarding(relay)];
+                relay.signal("STOP");
+                pause(FREEZE);
+                relay.signal("CONT");
+            }
+            Fault::Visitor => {
+                let mut visitor = short(self.deployment.replica("visitor")).start();
+                pause(VISIT);
+                visitor.kill9();
+            }
+            Fault::KillBroker(broker) => self.without_broker(broker, |_| pause(AWAY)),
+            Fault::FreezeBroker(broker) => {
+                self.wait_until_whole();
+                self.kafka.pause(Some(broker));
+                pause(FREEZE);
+                self.kafka.resume(Some(broker));
+            }
+            Fault::KillGroupCoordinator => {
+                let broker = self.kafka.coordinator("__consumer_offsets", &self.deployment.group());
+                self.without_broker(broker, |_| pause(AWAY));
+            }
+            Fault::KillTransactionCoordinator(relay) => {
+                let id = self.deployment.transactional_id(self.relays[self.forwarding(relay)].name());
+                let broker = self.kafka.coordinator("__transaction_state", &id);
+                self.without_broker(broker, |_| pause(AWAY));
+            }
+            Fault::KillBrokerAndRelay(broker, relay) => self.without_broker(broker, |stage| {
+                stage.each_half(relay, |relay| relay.kill9());
+                pause(AWAY);
+            }),
+        }
+    }
+
+    /// Waits until all is well.
+    pub(crate) fn recover(&self) {
+        self.wait_until_whole();
+        for relay in &self.relays {
+            wait_for("all replicas are ready", AFTER_TIMEOUTS, || relay.is_ready().then_some(()));
+        }
+    }
+
+    /// Ends the replica of this number (of each role), and starts it again.
+    fn each_half(&mut self, number: usize, end: impl Fn(&mut Relay)) {
+        for relay in self.relays.iter_mut().skip(number).step_by(EACH) {
+            end(relay);
+            relay.restart();
+        }
+    }
+
+    /// The index of the replica of this number that forwards.
+    fn forwarding(&self, number: usize) -> usize {
+        if self.roles == Roles::Apart { EACH + number } else { number }
+    }
+
+    /// Kills the broker, and brings it back. Two brokers away at once would only be an outage.
+    fn without_broker(&mut self, broker: usize, meanwhile: impl Fn(&mut Self)) {
+        self.wait_until_whole();
+        self.kafka.kill(Some(broker));
+        meanwhile(self);
+        self.kafka.restart(Some(broker));
+    }
+
+    fn wait_until_whole(&self) {
+        wait_for("all replicas of all partitions are in sync", AFTER_TIMEOUTS, || {
+            self.kafka.is_whole().then_some(())
+        });
+    }
+}
+
+/// A drain is cut short like everything else here, so that a run is not one of waiting.
+fn short(plan: Plan) -> Plan {
+    plan.set("intake.body_timeout", r#""2s""#)
+        .set("intake.answer_timeout", r#""5s""#)
+        .set("intake.shutdown_timeout", &format!("\"{}s\"", SOON.as_secs()))
+}
