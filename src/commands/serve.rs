@@ -60,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let ended = runtime.block_on(async {
         let signals = Signals::new()?;
+        ignore_hangups()?;
         let relay = Relay::listen(config, keyrings).await?;
         let Addresses { intake, admin } = relay.addresses;
         let (version, role) = (env!("CARGO_PKG_VERSION"), relay.config.role.as_str());
@@ -98,7 +99,7 @@ async fn serve(mut relay: Relay, mut signals: Signals) -> anyhow::Result<()> {
 async fn start(relay: &mut Relay) -> anyhow::Result<()> {
     let monitor = Monitor::new(Half::Intake, Arc::clone(&relay.metrics), Arc::clone(&relay.health));
     let topics = Arc::new(Topics::new(&relay.config, monitor)?);
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut told) = (FIRST_PAUSE, Vec::new());
     loop {
         let problems = match look(&topics, &relay.config).await? {
             Ok(durability) => {
@@ -106,8 +107,15 @@ async fn start(relay: &mut Relay) -> anyhow::Result<()> {
                 break;
             }
             Err(TopicsError::NotAsWanted(problems)) => {
+                if problems != told {
+                    for problem in &problems {
+                        tracing::warn!(problem, "topic is not as wanted");
+                    }
+                    told.clone_from(&problems);
+                }
+                let detail = format!("found wrong: {}; `kafka.problems` of /status has all", problems.len());
                 for concerns in relay.health.halves() {
-                    concerns.set(Concern::Topics, &problems.join("; "));
+                    concerns.set(Concern::Topics, &detail);
                     concerns.clear(Concern::KafkaUnreachable);
                 }
                 problems
@@ -156,6 +164,17 @@ fn note(relay: &Relay, durability: &Durability) {
         kafka.durable = durable;
         kafka.durable_reason.clone_from(&reason);
     });
+}
+
+/// Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
+fn ignore_hangups() -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::warn!("SIGHUP is ignored: files are read again at the next start");
+        }
+    });
+    Ok(())
 }
 
 /// The signals that end the relay.

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret};
-use clearfeed_relay::simulator::{self, Observer, Settings, Summary, Target};
+use clearfeed_relay::simulator::{self, Observer, Outcome, Settings, Summary, Target};
+use hyper::StatusCode;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -71,9 +72,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // One thread is enough for more events than one relay takes, and leaves the other cores to the relay.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let as_json = arguments.json;
+    let signed_url = settings(&arguments).signed_url;
     let summary = runtime.block_on(simulate(arguments))?;
     let text = if as_json { serde_json::to_string(&summary)? } else { summary.to_string() };
     writeln!(io::stdout(), "{text}").context("the summary could not be printed")?;
+    if let Some(hint) = hint(&summary, &signed_url) {
+        writeln!(io::stderr(), "{hint}").context("a hint could not be printed")?;
+    }
     Ok(exit_code(&summary))
 }
 
@@ -108,6 +113,19 @@ fn settings(arguments: &Arguments) -> Settings {
         seed: arguments.seed.unwrap_or(defaults.seed),
         ..defaults
     }
+}
+
+/// What most likely went wrong, for who sees nothing but a status.
+fn hint(summary: &Summary, signed_url: &str) -> Option<String> {
+    let not_authenticated = Outcome::Answered(StatusCode::UNAUTHORIZED.as_u16());
+    if summary.ping == Some(not_authenticated) || summary.answers.contains_key(&not_authenticated) {
+        return Some(format!(
+            "401: signed was {signed_url}; is that the relay's public_url (else: --signed-url), and the secret the same?"
+        ));
+    }
+    let is_failed = summary.ping.is_some_and(|ping| !ping.is_accepted());
+    (is_failed && summary.events > 0)
+        .then(|| "no event was sent, for the ping was not answered 200".to_owned())
 }
 
 fn exit_code(summary: &Summary) -> ExitCode {

@@ -1,6 +1,7 @@
 //! The second reading: what is written becomes what is meant.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use ::config::FileFormat;
@@ -79,17 +80,20 @@ pub(super) fn read(
     }
 }
 
-/// Hashes before the hostname is filled in, so that replicas agree.
+/// Fills in the hostname.
 fn finished(mut config: Config, hostname: &str) -> Config {
     config.hash = hash(&config);
     config.forward.transactional_id = config.forward.transactional_id.replace(HOSTNAME_PLACEHOLDER, hostname);
     config
 }
 
-/// `Debug` names every setting and shows no secret. The role is left out: where the halves run apart, they
-/// share a file, and are to agree on it.
+/// `Debug` names every setting and shows no secret. What may, or has to, differ between replicas of one relay is left
+/// out: role, addresses, transactional id.
 fn hash(config: &Config) -> String {
-    let shared = Config { role: Role::All, ..config.clone() };
+    let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let mut shared = Config { role: Role::All, ..config.clone() };
+    (shared.intake.listen, shared.admin.listen) = (anywhere, anywhere);
+    shared.forward.transactional_id.clear();
     let mut digest = hex::encode(Sha256::digest(format!("{shared:?}")));
     digest.truncate(HASH_DIGITS);
     digest

@@ -128,7 +128,8 @@ impl Reading {
         }
         let known: Vec<String> = keys::ALL.iter().filter_map(environment::variable).collect();
         for variable in std::mem::take(&mut self.environment).into_keys() {
-            let wanted = perhaps(&variable, &known, "a variable that names a key");
+            let otherwise = "a variable of a key in a fixed section: sources and tables stand in the file";
+            let wanted = perhaps(&variable, &known, otherwise);
             let found = "an unknown variable".to_owned();
             self.problems.push(Problem { key: variable.clone(), found, wanted, whence: variable });
         }

@@ -57,7 +57,8 @@ impl Rules<'_> {
         // Otherwise nothing is left for the drain itself: the requests in flight, the producer and the
         // transaction.
         let holds = intake.lame_duck < intake.shutdown_timeout;
-        self.require(holds, &[&shutdown, &lame_duck], "more than intake.lame_duck");
+        let wanted = format!("more than intake.lame_duck = {}", format_duration(intake.lame_duck));
+        self.require(holds, &[&shutdown, &lame_duck], wanted);
 
         // A delivery accepted at the lame duck's last moment may still take this long; cut off, it has no
         // answer, and ClearFeed spends one of its four tries.

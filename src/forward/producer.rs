@@ -127,7 +127,8 @@ impl Producer {
         if self.is_contested() {
             let id = &self.id;
             let detail = format!(
-                "another process has the transactional id {id:?}: give each replica its own forward.transactional_id"
+                "fenced {FENCES_TO_REPORT} times within five minutes: another process has the transactional id {id:?} \
+                 (give each replica its own forward.transactional_id), or transactions time out"
             );
             self.health.forward().set(Concern::Fenced, &detail);
         }

@@ -169,8 +169,14 @@ impl Loop {
         for event in self.inbox.group().take_events() {
             match event {
                 GroupEvent::Assigned(partitions) => {
-                    // Beyond the configured number nothing of ours stands, and the ledger has no partition.
-                    for partition in partitions.into_iter().filter(|p| *p < self.config.inbox.partitions) {
+                    let ours = self.config.inbox.partitions;
+                    let (known, surplus): (Vec<i32>, Vec<i32>) =
+                        partitions.into_iter().partition(|partition| *partition < ours);
+                    if !surplus.is_empty() {
+                        // Nothing of ours stands there, and the ledger has no such partition.
+                        tracing::warn!(?surplus, ours, "partitions beyond inbox.partitions are left alone");
+                    }
+                    for partition in known {
                         self.slots.assigned(partition, now);
                     }
                 }
@@ -205,7 +211,7 @@ impl Loop {
                 partition = job.partition,
                 next,
                 ids,
-                took_ms = took.as_millis(),
+                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 "partition taken over"
             );
             self.metrics.forward.window_rebuild.observe(took.as_secs_f64());

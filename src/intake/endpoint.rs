@@ -188,22 +188,23 @@ impl Endpoints {
         let Some(record) = InboxRecord::new(&source.name, delivery, received, unsigned) else {
             return Answer::Pong;
         };
-        let answer = self.append(record).await;
+        let answer = self.append(source, delivery, record).await;
         if answer == Answer::Accepted {
             source.metrics.accepted(received);
         }
         answer
     }
 
-    async fn append(&self, record: InboxRecord) -> Answer {
+    async fn append(&self, source: &Source, delivery: &AuthenticDelivery, record: InboxRecord) -> Answer {
         // Before the topics have been looked at nobody knows whether the inbox would keep it.
         if self.health.intake().has(Concern::Starting) {
             return Answer::Unavailable("not ready yet");
         }
+        let key = record.key.clone();
         match self.inbox.append(record).await {
             Ok(()) => Answer::Accepted,
             Err(error) => {
-                tracing::warn!(%error, "delivery not kept");
+                tracing::warn!(source = source.name, key, retry = delivery.retry(), %error, "delivery not kept");
                 Answer::Unavailable("cannot be stored now")
             }
         }

@@ -174,8 +174,10 @@ impl Concerns {
         }
         let (half, reason) = (self.half.as_str(), concern.as_str());
         match concern {
-            Concern::Starting | Concern::Draining => tracing::info!(half, reason, detail, "not ready"),
-            _ => tracing::warn!(half, reason, detail, "not ready"),
+            Concern::Starting | Concern::Draining => {
+                tracing::info!(half, reason, detail, "half is not working");
+            }
+            _ => tracing::warn!(half, reason, detail, "half is not working as it should"),
         }
     }
 
@@ -187,7 +189,8 @@ impl Concerns {
         drop(open);
         if was_open {
             let (half, reason) = (self.half.as_str(), concern.as_str());
-            tracing::info!(half, reason, is_ready, "concern is over");
+            let message = if is_ready { "half is working" } else { "one reason less for a half not to work" };
+            tracing::info!(half, reason_over = reason, "{message}");
         }
     }
 

@@ -5,8 +5,8 @@
 //! field, its series and its row in [`catalogue`]. Below the table stand the calls that count and log together.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
@@ -46,7 +46,7 @@ families! {
 families! {
     struct ConfigFamilies labelled ["hash"] {
         config_hash: IntGauge [] = "config_hash",
-            "Always 1; replicas whose label differs run with different settings.";
+            "Always 1; replicas whose label differs run with different settings (role, addresses and transactional id apart).";
     }
 }
 
@@ -257,10 +257,14 @@ impl Metrics {
     }
 }
 
+/// Refusals for one reason get one line in this time: who cannot sign can still send.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What is counted for one source, under its configured name.
 #[derive(Debug)]
 pub struct Source {
     name: String,
+    refusals: Mutex<BTreeMap<&'static str, Refusals>>,
     ends: DeliveryFamilies,
     families: SourceFamilies,
 }
@@ -271,13 +275,18 @@ impl Source {
         for slot in 0..slots {
             families.auth_key_used.of(slot);
         }
-        Ok(Self { name: name.to_owned(), ends: DeliveryFamilies::register(registry, &[name])?, families })
+        let ends = DeliveryFamilies::register(registry, &[name])?;
+        Ok(Self { name: name.to_owned(), refusals: Mutex::default(), ends, families })
     }
 
     /// A delivery is not proven to be ClearFeed's. The log gets the reason and nothing that the sender chose.
     pub fn refused(&self, reason: Refusal) {
         self.families.auth_failures.of(reason).inc();
-        tracing::info!(source = self.name, reason = reason.as_str(), "delivery not authenticated");
+        let (now, reason) = (Instant::now(), reason.as_str());
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(untold) = refusals.entry(reason).or_default().told(now) {
+            tracing::info!(source = self.name, reason, untold, "delivery not authenticated");
+        }
     }
 
     /// A delivery is proven to be ClearFeed's; only now does its unsigned retry count mean anything.
@@ -309,6 +318,25 @@ impl Source {
             0 => None,
             seconds => Timestamp::from_second(seconds).ok(),
         }
+    }
+}
+
+/// Refusals for one reason, as the log has them.
+#[derive(Debug, Default)]
+struct Refusals {
+    last_told: Option<Instant>,
+    untold: u64,
+}
+
+impl Refusals {
+    /// One more. Where it is to be told: how many there were since the last one that was, and were not.
+    fn told(&mut self, now: Instant) -> Option<u64> {
+        if self.last_told.is_some_and(|last| now.duration_since(last) < REFUSAL_INTERVAL) {
+            self.untold += 1;
+            return None;
+        }
+        self.last_told = Some(now);
+        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -468,6 +496,17 @@ mod tests {
             assert!(text.contains(&format!("\n{PREFIX}{series}\n")), "{series}\n{text}");
         }
         assert!(metrics.source("what a sender chose").is_none());
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_a_line_a_second() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        assert_eq!(refusals.told(now), Some(0));
+        for _ in 0..2000 {
+            assert_eq!(refusals.told(now + REFUSAL_INTERVAL / 2), None);
+        }
+        assert_eq!(refusals.told(now + REFUSAL_INTERVAL), Some(2000));
+        assert_eq!(refusals.told(now + REFUSAL_INTERVAL * 2), Some(0));
     }
 
     #[test]

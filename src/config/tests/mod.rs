@@ -154,7 +154,7 @@ fn the_environment_is_read_as_strictly_as_the_file() {
         [
             "intake.max_body: found \"1XB\", wanted a size such as 64KiB or 1MiB, from 1KiB to 16MiB (from CLEARFEED_RELAY__INTAKE__MAX_BODY)",
             "CLEARFEED_RELAY__INTAKE__MAX_BODI: found an unknown variable, wanted CLEARFEED_RELAY__INTAKE__MAX_BODY perhaps",
-            "CLEARFEED_RELAY__SOURCES__MAIN__TOPIC: found an unknown variable, wanted a variable that names a key",
+            "CLEARFEED_RELAY__SOURCES__MAIN__TOPIC: found an unknown variable, wanted a variable of a key in a fixed section: sources and tables stand in the file",
         ]
     );
 }
@@ -210,6 +210,8 @@ fn the_hash_tells_settings_apart_and_replicas_not() {
     assert_eq!(config.hash.len(), 16);
     assert_eq!(config.hash, of("b", MINIMAL, None).hash);
     assert_eq!(config.hash, of("b", MINIMAL, Some(Role::Forward)).hash);
+    let own = "[admin]\nlisten = \"127.0.0.1:1\"\n[forward]\ntransactional_id = \"second\"";
+    assert_eq!(config.hash, of("b", &format!("{MINIMAL}{own}"), None).hash);
     assert_eq!(config.hash, of("a", &format!("{MINIMAL}[dedup]\nwindow = \"1500m\""), None).hash, "as meant");
     assert_ne!(config.hash, of("a", &format!("{MINIMAL}[dedup]\nwindow = \"26h\""), None).hash);
 }
