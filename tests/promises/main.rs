@@ -27,3 +27,4 @@ mod the_judge_finds_every_fault;
 mod the_ledger_says_where_to_go_on;
 mod the_process_ends_as_documented;
 mod topics_are_what_the_promises_need;
+mod what_others_do_to_our_topics;

@@ -115,6 +115,15 @@ impl Kafka {
         assert!(answers.iter().all(Result::is_ok), "{topic}: {answers:?}");
     }
 
+    /// Deletes a topic, with all that stands in it; waits until it is gone.
+    pub fn delete_topic(&self, topic: &str) {
+        let answers = block_on(self.admin().delete_topics(&[topic], &options())).unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{topic}: {answers:?}");
+        wait_for("the topic is gone", SOON, || {
+            (!self.topics().iter().any(|name| name == topic)).then_some(())
+        });
+    }
+
     /// Replaces the settings that a topic has of its own.
     pub fn alter_topic(&self, topic: &str, settings: &[(&str, &str)]) {
         let alter = AlterConfig::new(ResourceSpecifier::Topic(topic));

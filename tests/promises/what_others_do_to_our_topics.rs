@@ -1,0 +1,103 @@
+//! An operator, or a second deployment, may take away what the relay rests on. It never guesses: it goes on where that is
+//! known to be right, and else waits, and says for whom.
+
+use crate::support::simulator::{Settings, Simulated, load, rate};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, wait_for};
+
+const EVENTS: u64 = 200;
+
+#[test]
+fn an_event_topic_that_was_deleted_is_there_again_with_the_next_event() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("deleted-events", &kafka);
+    let relay = deployment.relay().up();
+    accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    kafka.delete_topic(&deployment.events());
+    let after = accepted(&relay);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&after, &deployment.published()).assert_flawless();
+    assert_eq!(deployment.reader().all(&deployment.dead_letters()).len(), 0, "it was no event's fault");
+}
+
+#[test]
+fn without_its_ledger_a_partition_waits_to_be_told_where_to_go_on() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("deleted-ledger", &kafka);
+    let mut relay = deployment.relay().up();
+    accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+    kafka.delete_topic(&deployment.ledger());
+
+    let mut relay = deployment.relay().start();
+    wait_for_held(&relay, "ledger_gone");
+    let waiting = accepted(&relay);
+    relay.stop();
+    let relay = deployment.relay().set("forward.start_at", r#""beginning""#).start();
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    assert_eq!(relay.metric(r#"forward_partitions_held{reason="ledger_gone"}"#), 0.0);
+    let published = deployment.published();
+    let of_waiting: Vec<_> =
+        published.iter().filter(|record| waiting.sent.contains(record.header("ce_id"))).cloned().collect();
+    Judge::of(&waiting, &of_waiting).assert_flawless();
+    // `beginning` was asked for, with the ledger gone: what was out before is out once more.
+    assert_eq!(published.len() as u64, 3 * EVENTS);
+}
+
+#[test]
+fn an_inbox_that_was_made_anew_is_not_taken_for_the_old_one() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("new-inbox", &kafka);
+    let mut relay = deployment.relay().up();
+    accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+    kafka.delete_topic(&deployment.inbox());
+
+    let relay = deployment.relay().start();
+    wait_for_held(&relay, "inbox_recreated");
+    // Deliveries are kept all the same.
+    accepted(&relay);
+    assert_eq!(deployment.published().len() as u64, EVENTS);
+}
+
+#[test]
+fn a_second_process_with_the_same_transactional_id_is_told_and_repeats_nothing() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("same-id", &kafka);
+    let id = format!("{:?}", deployment.transactional_id("relay"));
+    let relay = deployment.relay().up();
+    let mut second = deployment.replica("second").set("forward.transactional_id", &id).start();
+    second.wait_ready();
+    let running = Simulation::start(Settings { rate: rate(200), ..load(vec![relay.target()], 100_000, 30) });
+    let fenced = format!(r#"forward_fenced_total{{transactional_id={id}}}"#);
+    wait_for("one of them is fenced three times", AFTER_TIMEOUTS, || {
+        [&relay, &second].iter().any(|relay| relay.metric(&fenced) >= 3.0).then_some(())
+    });
+    let is_told = |relay: &Relay| {
+        relay.log().iter().any(|line| {
+            line["reason"] == "fenced"
+                && line["detail"].to_string().contains("another process has the transactional id")
+        })
+    };
+    assert!(is_told(&relay) || is_told(&second), "neither says so");
+    second.kill9();
+    let simulated = running.stop();
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&simulated, &deployment.published()).assert_flawless();
+}
+
+#[track_caller]
+fn accepted(relay: &Relay) -> Simulated {
+    relay.wait_ready();
+    let simulated = Simulation::run(load(vec![relay.target()], EVENTS, 30));
+    assert_eq!(simulated.summary.accepted_events, EVENTS, "{}", simulated.summary);
+    simulated
+}
+
+#[track_caller]
+fn wait_for_held(relay: &Relay, reason: &str) {
+    let held = format!(r#"forward_partitions_held{{reason="{reason}"}}"#);
+    wait_for(&held, SOON, || (relay.metric(&held) > 0.0).then_some(()));
+}
