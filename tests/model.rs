@@ -204,7 +204,7 @@ impl World {
         let log = &self.logs[partition];
         let mut memory = Memory::new(0, Duration::from_secs(3600));
         for record in &log.ledger {
-            memory.take(Some(FORMAT.as_bytes()), record, 0, usize::MAX).unwrap();
+            memory.take(Some(FORMAT.as_bytes()), record, 0, 0, usize::MAX).unwrap();
         }
         let inbox_end = i64::try_from(log.inbox.len()).unwrap();
         let decision = resume::decide(&Evidence {

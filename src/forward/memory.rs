@@ -27,14 +27,15 @@ impl Memory {
         Self { window: Window::new(window), tail: None, start, written_ms: 0, evicted: 0 }
     }
 
-    /// Takes in the next ledger record: its header `v`, its value, and the ledger's own time for it. The oldest ids go
-    /// where they are more than `max_ids`: less may be this partition's in the end, for that is a replica's number,
-    /// but more never is.
+    /// Takes in the next ledger record: its header `v`, its value, and the ledger's own time for it. Ids that are too old
+    /// by `now_ms` go, and then the oldest where they are more than `max_ids`: less may be this partition's in the end,
+    /// for that is a replica's number, but more never is.
     pub fn take(
         &mut self,
         format: Option<&[u8]>,
         value: &[u8],
         written_ms: i64,
+        now_ms: i64,
         max_ids: usize,
     ) -> Result<(), LedgerError> {
         let LedgerEntry { inbox_partitions, to, last_ms, newest_ms, ids, .. } =
@@ -45,6 +46,7 @@ impl Memory {
         self.window.advance(newest_ms);
         self.tail = Some(Tail { to, last_ms, inbox_partitions });
         self.written_ms = written_ms;
+        self.window.evict(now_ms);
         while self.window.len() > max_ids {
             self.window.evict_oldest();
             self.evicted += 1;

@@ -19,6 +19,7 @@ pub mod partition;
 mod producer;
 pub mod resume;
 mod run;
+mod search;
 mod slots;
 pub mod takeover;
 pub mod transaction;

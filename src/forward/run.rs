@@ -1,6 +1,6 @@
 //! The loop of the forward half: each round looks at the group, at takeovers, and forwards a batch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -15,11 +15,11 @@ use super::batch::{Batch, Forwarded, Scope};
 use super::group::GroupEvent;
 use super::inbox::{Gathered, InboxReader};
 use super::producer::Producer;
+use super::search::Search;
 use super::slots::{Slots, refused_by_kafka};
 use super::takeover::{Done, Job, Takeover};
 use super::transaction::Failure;
 use crate::config::Config;
-use crate::domain::inbox_record::Position;
 use crate::domain::route::TopicName;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
@@ -29,10 +29,6 @@ use crate::telemetry::labels::{Eviction, Half, TransactionEnd};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::ForwardStatus;
 
-/// Records of one transaction: more gain little, and a transaction must end well within its time-out.
-const MAX_BATCH_RECORDS: usize = 2000;
-/// A record that was too large and was not met again for so long is not there any more: somebody raised the limit.
-const SEARCH_TIME: Duration = Duration::from_secs(30);
 /// How often `/status` and the gauges are renewed, and windows looked through.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -77,9 +73,7 @@ pub fn start(
         slots: Slots::default(),
         jobs,
         done,
-        batch_limit: MAX_BATCH_RECORDS,
-        last_too_large: None,
-        oversized: BTreeMap::new(),
+        search: Search::default(),
         next_report: Instant::now(),
         shutdown,
     };
@@ -98,12 +92,7 @@ struct Loop {
     jobs: Sender<Job>,
     done: Receiver<Done>,
     admission: TopicAdmission,
-    /// Halved while a record in the batch is too large for its topic, down to the one.
-    batch_limit: usize,
-    /// When a batch was last too large: until the record is found, batches do not grow again.
-    last_too_large: Option<Instant>,
-    /// Records that were refused for their size, and how often.
-    oversized: BTreeMap<Position, u32>,
+    search: Search,
     next_report: Instant,
     shutdown: CancellationToken,
 }
@@ -129,7 +118,7 @@ impl Loop {
             self.attend_to_takeovers(now);
             // Before the first record: taken later it could carry a generation in which a partition is not ours.
             let Some(generation) = inbox.generation() else { continue };
-            let batch = match inbox.gather(&mut self.slots, self.batch_limit) {
+            let batch = match inbox.gather(&mut self.slots, self.search.batch_limit()) {
                 Gathered::Batch(batch) => batch,
                 Gathered::OutOfRange => {
                     let owned = self.slots.active().map(|(partition, _)| partition).collect();
@@ -156,7 +145,7 @@ impl Loop {
             config: &self.config,
             reserved: &self.reserved,
             admission: &self.admission,
-            oversized: &self.oversized,
+            oversized: self.search.oversized(),
         };
         match batch.forward(transactions, &mut self.slots, &scope, generation) {
             Ok(None) => {}
@@ -206,6 +195,15 @@ impl Loop {
                 self.slots.hold(job.partition, refused_by_kafka(error.to_string()), now);
                 continue;
             }
+            if taken.lost > 0 {
+                // Counted when the ledger has it.
+                tracing::error!(
+                    partition = job.partition,
+                    lost = taken.lost,
+                    next,
+                    "inbox records are gone unread"
+                );
+            }
             let (ids, took) = (taken.partition.window.len(), taken.took);
             tracing::info!(
                 partition = job.partition,
@@ -231,21 +229,9 @@ impl Loop {
         self.inbox.pause(forwarded.held().map(|(partition, _)| *partition));
         for (partition, held) in forwarded.held() {
             self.slots.hold(*partition, held.clone(), now);
-            // Tried once more when the partition is.
-            self.oversized.retain(|position, refused| {
-                *refused = if position.partition == *partition { 1 } else { *refused };
-                true
-            });
+            self.search.held(*partition);
         }
-        let suspects = self.oversized.len();
-        self.oversized.retain(|position, _| {
-            self.slots.get(position.partition).is_none_or(|active| active.partition.next() <= position.offset)
-        });
-        let is_found = self.oversized.len() < suspects;
-        if is_found || self.last_too_large.is_none_or(|last| now.duration_since(last) > SEARCH_TIME) {
-            self.last_too_large = None;
-            self.batch_limit = MAX_BATCH_RECORDS;
-        }
+        self.search.committed(&mut self.slots, now);
     }
 
     /// Settles the transaction, and takes its partitions over again: what took place is read, never assumed.
@@ -260,20 +246,19 @@ impl Loop {
         self.metrics.forward.transaction_duration.of(end).observe((now - started).as_secs_f64());
         self.admission.forget();
         self.producer.settle(&failure);
+        // Those of the batch, and those that only had a ledger record due.
         let mut concerned = batch.partitions();
+        concerned.extend(self.slots.active().filter(|(_, active)| active.is_silent(now)).map(|(p, _)| p));
+        if let Failure::Environment { partitions, .. } = &failure {
+            concerned.extend(partitions);
+        }
         if self.producer.transactions().is_none() {
             // Nothing can be forwarded for a while, so nothing is to be fetched either.
             concerned = self.slots.active().map(|(partition, _)| partition).collect();
         }
         self.retake(&concerned, now);
         match failure {
-            Failure::TooLarge => {
-                self.last_too_large = Some(now);
-                match batch.only_position() {
-                    Some(position) => *self.oversized.entry(position).or_default() += 1,
-                    None => self.batch_limit = (batch.len() / 2).max(1),
-                }
-            }
+            Failure::TooLarge => self.search.too_large(batch, now),
             Failure::Environment { detail, partitions } => {
                 for partition in if partitions.is_empty() { concerned } else { partitions } {
                     self.slots.hold(partition, refused_by_kafka(&detail), now);

@@ -57,13 +57,13 @@ pub struct Taken {
 struct Attempt {
     job: Job,
     started: Instant,
-    /// Since when it is tried in vain.
-    waits_since: Option<Instant>,
+    /// Why it is tried in vain, and since when.
+    waits: Option<(HeldReason, Instant)>,
 }
 
 impl Attempt {
     fn new(job: Job) -> Self {
-        Self { job, started: Instant::now(), waits_since: None }
+        Self { job, started: Instant::now(), waits: None }
     }
 }
 
@@ -130,7 +130,8 @@ impl Takeover {
     fn turn(&mut self, mut attempt: Attempt) -> Result<Done, Attempt> {
         let result = self.take_over(&attempt);
         if let Err(held) = &result {
-            let since = *attempt.waits_since.get_or_insert_with(Instant::now);
+            let same = attempt.waits.filter(|(reason, _)| *reason == held.reason);
+            let (_, since) = *attempt.waits.insert(same.unwrap_or((held.reason, Instant::now())));
             if since.elapsed() < patience(held.reason) {
                 return Err(attempt);
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,14 @@ impl Witness {
     pub(super) fn look(&self, partition: i32) -> Result<(Evidence, Memory), Held> {
         // First of all because it is quick: the group's offset is only told when the transactions on it are over.
         self.check_stable(partition)?;
-        let committed = self.committed(partition).map_err(|error| unavailable(&error))?;
+        let committed = self.committed(partition).map_err(|error| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnstableOffsetCommit) => {
+                let detail =
+                    format!("a transaction on the offset of the group {} is open", self.config.forward.group);
+                Held { reason: HeldReason::LedgerOpen, detail }
+            }
+            _ => unavailable(&error),
+        })?;
         self.check_stable(partition)?;
         let mut memory = self.read_ledger(partition)?;
         if !matches!(committed, Committed::Ours(_)) {
@@ -119,13 +126,14 @@ impl Witness {
             .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
             .map_err(|error| unavailable(&error))?;
         let mut memory = Memory::new(start, self.config.dedup.window);
+        let now_ms = jiff::Timestamp::now().as_millisecond();
         self.read_from(topic, partition, start, |record| {
             let headers = record.headers();
             let format = headers.and_then(|all| all.iter().find(|found| found.key == header::FORMAT));
             let (format, value) =
                 (format.and_then(|found| found.value), record.payload().unwrap_or_default());
             let written_ms = record.timestamp().to_millis().unwrap_or(0);
-            let taken = memory.take(format, value, written_ms, self.config.dedup.max_ids);
+            let taken = memory.take(format, value, written_ms, now_ms, self.config.dedup.max_ids);
             taken.map(|()| true).map_err(|error| {
                 let reason = match error {
                     LedgerError::NewerFormat(_) => HeldReason::NewerFormat,

@@ -53,12 +53,25 @@ fn an_inbox_that_was_made_anew_is_not_taken_for_the_old_one() {
     accepted(&relay);
     deployment.wait_until_forwarded(SOON);
     relay.stop();
+    let ends = deployment.reader().ends(&deployment.inbox());
     kafka.delete_topic(&deployment.inbox());
 
-    let relay = deployment.relay().start();
+    let old_ends = ends;
+    let mut relay = deployment.relay().start();
     wait_for_held(&relay, "inbox_recreated");
-    // Deliveries are kept all the same.
-    accepted(&relay);
+    // Deliveries are kept all the same, until the new inbox is longer than the old one was: only its times tell them apart.
+    let is_longer = || {
+        let ends = deployment.reader().ends(&deployment.inbox());
+        old_ends.iter().all(|(partition, old)| ends[partition] > *old)
+    };
+    while !is_longer() {
+        accepted(&relay);
+    }
+    relay.stop();
+    relay.restart();
+    let held = r#"forward_partitions_held{reason="inbox_recreated"}"#;
+    let partitions = old_ends.values().filter(|end| **end > 0).count();
+    wait_for("all of them are held again", SOON, || (relay.metric(held) == partitions as f64).then_some(()));
     assert_eq!(deployment.published().len() as u64, EVENTS);
 }
 
