@@ -94,6 +94,8 @@ impl ClientContext for Monitor {
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
                 tracing::debug!(target: "librdkafka", facility, message);
             }
+            // While a partition has no leader this is said of it many times a second.
+            _ if facility == "METADATAUPDATE" => tracing::debug!(target: "librdkafka", facility, message),
             RDKafkaLogLevel::Warning => tracing::info!(target: "librdkafka", facility, message),
             _ => tracing::warn!(target: "librdkafka", facility, message),
         }

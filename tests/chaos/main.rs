@@ -25,7 +25,7 @@ use clearfeed_relay::simulator::random_seed;
 use faults::{Draw, Fault};
 use stage::Stage;
 use support::simulator::{load, rate};
-use support::{AFTER_TIMEOUTS, Judge, Simulation, pause};
+use support::{Judge, Simulation, pause};
 
 /// The short form ends when its faults and so many events are through.
 const EVENTS: u64 = 5000;
@@ -67,7 +67,7 @@ fn what_was_answered_200_is_out_exactly_once_whatever_happens() {
     }
     let simulated = simulation.stop();
     stage.recover();
-    stage.deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    stage.wait_until_forwarded();
 
     eprintln!("{}", simulated.summary);
     eprintln!("faults    {}", Fault::sum(&faults));

@@ -1,6 +1,7 @@
 //! Three brokers and the replicas before them, and how they suffer each fault.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use clearfeed_relay::simulator::Target;
@@ -37,11 +38,11 @@ impl Roles {
 
 /// Everything that can fail.
 pub(crate) struct Stage {
-    kafka: Kafka,
-    pub(crate) deployment: Deployment,
-    /// Those with an intake first.
+    /// Those with an intake first. They end before what they stand on, so that a failed run can show their logs.
     relays: Vec<Relay>,
     roles: Roles,
+    pub(crate) deployment: Deployment,
+    kafka: Kafka,
 }
 
 impl Stage {
@@ -62,7 +63,7 @@ impl Stage {
             }
         };
         relays.iter().for_each(Relay::wait_ready);
-        Self { kafka, deployment, relays, roles }
+        Self { relays, roles, deployment, kafka }
     }
 
     /// Where deliveries can be sent to.
@@ -121,6 +122,17 @@ impl Stage {
         self.wait_until_whole();
         for relay in &self.relays {
             wait_for("all replicas are ready", AFTER_TIMEOUTS, || relay.is_ready().then_some(()));
+        }
+    }
+
+    /// Waits until all that was kept is forwarded; in vain, each replica says of itself why not.
+    pub(crate) fn wait_until_forwarded(&self) {
+        let wait = || self.deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(wait)) {
+            for relay in &self.relays {
+                eprintln!("{}: {}", relay.name(), relay.status().unwrap_or_default());
+            }
+            std::panic::resume_unwind(panic);
         }
     }
 
