@@ -71,3 +71,21 @@ impl Search {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_waits_for_room_does_not_keep_the_others_batches_small() {
+        let (position, now) = (Position { partition: 3, offset: 7 }, Instant::now());
+        let mut search =
+            Search { batch_limit: 1, last_too_large: Some(now), oversized: BTreeMap::from([(position, 2)]) };
+        search.committed(&mut Slots::default(), now);
+        assert_eq!(search.batch_limit(), 1, "it is searched for still");
+        search.held(3);
+        search.committed(&mut Slots::default(), now);
+        assert_eq!(search.batch_limit(), MAX_BATCH_RECORDS);
+        assert_eq!(search.oversized()[&position], 1, "and tried once more");
+    }
+}
