@@ -72,8 +72,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // One thread is enough for more events than one relay takes, and leaves the other cores to the relay.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let as_json = arguments.json;
-    let signed_url = settings(&arguments).signed_url;
-    let summary = runtime.block_on(simulate(arguments))?;
+    let settings = settings(&arguments);
+    let signed_url = settings.signed_url.clone();
+    let summary = runtime.block_on(simulate(arguments, settings))?;
     let text = if as_json { serde_json::to_string(&summary)? } else { summary.to_string() };
     writeln!(io::stdout(), "{text}").context("the summary could not be printed")?;
     if let Some(hint) = hint(&summary, &signed_url) {
@@ -82,8 +83,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(exit_code(&summary))
 }
 
-async fn simulate(arguments: Arguments) -> anyhow::Result<Summary> {
-    let settings = settings(&arguments);
+async fn simulate(arguments: Arguments, settings: Settings) -> anyhow::Result<Summary> {
     let stop = stop_on_signal()?;
     let bar = progress_bar(&arguments, settings.events);
     let finished = bar.clone();

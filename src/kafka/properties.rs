@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
@@ -130,26 +131,22 @@ fn taken(client: &ClientConfig) -> Result<(), String> {
 
 /// Makes each client of this role once, without a server that it could connect to.
 fn clients(config: &Config) -> Vec<Result<(), String>> {
-    let told = |error: PropertyError| error.to_string();
-    let producer = |client: Result<ClientConfig, PropertyError>| {
-        let made = client.map_err(told)?.remove("bootstrap.servers").create::<BaseProducer>();
-        made.map(drop).map_err(|error| error.to_string())
-    };
-    let consumer = |client: Result<ClientConfig, PropertyError>| {
-        let made = client.map_err(told)?.remove("bootstrap.servers").create::<BaseConsumer>();
-        made.map(drop).map_err(|error| error.to_string())
-    };
     let mut made = Vec::new();
     if config.role.has_intake() {
-        made.push(producer(inbox_producer(config)));
+        made.push(make::<BaseProducer>(inbox_producer(config)));
     }
     if config.role.has_forward() {
-        made.push(producer(transactional_producer(config)));
-        made.push(consumer(inbox_consumer(config)));
-        made.push(consumer(ledger_reader(config)));
-        made.push(consumer(uncommitted_reader(config)));
+        made.push(make::<BaseProducer>(transactional_producer(config)));
+        made.push(make::<BaseConsumer>(inbox_consumer(config)));
+        made.push(make::<BaseConsumer>(ledger_reader(config)));
+        made.push(make::<BaseConsumer>(uncommitted_reader(config)));
     }
     made
+}
+
+fn make<C: FromClientConfig>(client: Result<ClientConfig, PropertyError>) -> Result<(), String> {
+    let mut client = client.map_err(|error| error.to_string())?;
+    client.remove("bootstrap.servers").create::<C>().map(drop).map_err(|error| error.to_string())
 }
 
 /// For clients that are polled all the time: in any other, statistics would pile up in a queue that nobody empties.
