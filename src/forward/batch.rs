@@ -1,6 +1,7 @@
 //! A batch of inbox records on its way through one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -84,7 +85,7 @@ impl<'c> Batch<'c> {
         transactions: &Transactions,
         slots: &mut Slots,
         scope: &Scope<'_>,
-        group: &ConsumerGroupMetadata,
+        group: &Arc<ConsumerGroupMetadata>,
     ) -> Result<Option<Forwarded>, Failure> {
         let now = std::time::Instant::now();
         let mut forwarded = Forwarded::default();

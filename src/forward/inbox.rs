@@ -1,5 +1,6 @@
 //! The inbox, as a member of the group reads it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
@@ -51,8 +52,8 @@ impl InboxReader {
     }
 
     /// The group's generation, which a transaction's offsets are fenced by.
-    pub(super) fn generation(&self) -> Option<ConsumerGroupMetadata> {
-        self.consumer.group_metadata()
+    pub(super) fn generation(&self) -> Option<Arc<ConsumerGroupMetadata>> {
+        self.consumer.group_metadata().map(Arc::new)
     }
 
     /// Serves the group while nothing can be forwarded. Records cannot come, for all partitions are paused.

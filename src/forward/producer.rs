@@ -1,7 +1,7 @@
 //! Who has the transactional id: we, or (for a while) nobody or somebody else.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -23,6 +23,10 @@ const FENCE_MEMORY: Duration = Duration::from_secs(300);
 /// From this many fencings within [`FENCE_MEMORY`] on it is a second process, and a person should know.
 const FENCES_TO_REPORT: usize = 3;
 
+/// A producer that a call did not come back from keeps threads and connections until it does. With so many of them
+/// the next one waits.
+const MOST_LEFT_BEHIND: usize = 3;
+
 /// The transactional producer, replaced whenever it is of no use any more.
 pub(super) struct Producer {
     client: ClientConfig,
@@ -31,6 +35,8 @@ pub(super) struct Producer {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     state: State,
+    /// Calls that did not come back, each with its producer.
+    left_behind: Vec<Weak<()>>,
     fences: Fences,
 }
 
@@ -59,15 +65,18 @@ impl Producer {
             metrics,
             health,
             state: State::Down(Instant::now()),
+            left_behind: Vec::new(),
             fences: Fences::default(),
         })
     }
 
     /// Whether the transactional id is ours; takes it when it is time to.
     pub(super) fn is_open(&mut self, now: Instant) -> bool {
+        self.left_behind.retain(|call| call.strong_count() > 0);
         match self.state {
             State::Open(_) => true,
             State::Down(not_before) if not_before > now => false,
+            State::Down(_) if self.left_behind.len() >= MOST_LEFT_BEHIND => false,
             State::Down(_) => match Transactions::open(&self.client, self.monitor.principal()) {
                 Ok(transactions) => {
                     tracing::info!(transactional_id = self.id, "transactions are ours");
@@ -117,7 +126,9 @@ impl Producer {
             Failure::Fenced(_) => self.fenced(now),
             _ => FIRST_PAUSE,
         };
-        self.state = State::Down(now + pause);
+        if let State::Open(transactions) = std::mem::replace(&mut self.state, State::Down(now + pause)) {
+            self.left_behind.push(transactions.call());
+        }
     }
 
     /// Counts a fencing; says how long to leave the transactional id alone.

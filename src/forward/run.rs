@@ -138,7 +138,7 @@ impl Loop {
         tracing::info!("forward half ended");
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, generation: &ConsumerGroupMetadata) {
+    fn forward(&mut self, batch: &Batch<'_>, generation: &Arc<ConsumerGroupMetadata>) {
         let Some(transactions) = self.producer.transactions() else { return };
         let started = Instant::now();
         let scope = Scope {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -132,8 +132,10 @@ pub struct TransactionRecord<'a> {
 
 /// A producer that has its transactional id to itself.
 pub struct Transactions {
-    producer: BaseProducer<Reports>,
+    producer: Arc<BaseProducer<Reports>>,
     last_commit: Cell<Option<Instant>>,
+    /// Each call that is under way holds a second one.
+    calls: Arc<()>,
 }
 
 impl Transactions {
@@ -143,7 +145,7 @@ impl Transactions {
         let producer = BaseProducer::from_config_and_context(client, reports)
             .map_err(|error| Failure::Replace(error.to_string()))?;
         producer.init_transactions(REQUEST_TIMEOUT).map_err(|error| Failure::of(&error))?;
-        Ok(Self { producer, last_commit: Cell::new(None) })
+        Ok(Self { producer: Arc::new(producer), last_commit: Cell::new(None), calls: Arc::default() })
     }
 
     /// Begins a transaction, with the inbox offsets at which its partitions stand.
@@ -152,20 +154,47 @@ impl Transactions {
     /// Asked too early for offsets librdkafka asks again after `retry.backoff.ms`; for partitions, which records begin
     /// with, after 20 ms. Also, a process that lost its partitions without knowing is refused before it has published
     /// anything.
-    pub fn begin(&self, stand: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
+    pub fn begin(
+        &self,
+        stand: &TopicPartitionList,
+        group: &Arc<ConsumerGroupMetadata>,
+    ) -> Result<(), Failure> {
         let since = self.last_commit.get().map_or(SETTLING, |last| last.elapsed());
         std::thread::park_timeout(SETTLING.saturating_sub(since));
         self.producer.begin_transaction().map_err(|error| Failure::of(&error))?;
         self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)
     }
 
+    /// By a thread that can be left behind: librdkafka's call takes a time-out and does not keep it. Where the group's
+    /// coordinator went away while it was asked, the call may return only when a broker comes or goes, minutes later
+    /// (librdkafka's issues 5456 and 5511).
     fn send_offsets(
         &self,
         offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        group: &Arc<ConsumerGroupMetadata>,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        retried(deadline, || self.producer.send_offsets_to_transaction(offsets, group, REQUEST_TIMEOUT))
+        let (producer, offsets, group) = (Arc::clone(&self.producer), offsets.clone(), Arc::clone(group));
+        let (call, (answer, answered)) = (Arc::clone(&self.calls), mpsc::sync_channel(1));
+        std::thread::Builder::new()
+            .name("offsets".to_owned())
+            .spawn(move || {
+                let result = retried(deadline, || {
+                    producer.send_offsets_to_transaction(&offsets, &group, REQUEST_TIMEOUT)
+                });
+                drop(call);
+                _ = answer.send(result); // perhaps nobody waits any more
+            })
+            .map_err(|error| Failure::Replace(format!("no thread: {error}")))?;
+        let wait = deadline.saturating_duration_since(Instant::now());
+        answered.recv_timeout(wait).unwrap_or_else(|_| {
+            Err(Failure::Replace("librdkafka does not come back from sending offsets".to_owned()))
+        })
+    }
+
+    /// Alive beyond this for as long as a call does not come back, and keeps the producer with it.
+    pub fn call(&self) -> Weak<()> {
+        Arc::downgrade(&self.calls)
     }
 
     /// Hands a record to the producer, waiting while its queue is full.
@@ -220,7 +249,11 @@ impl Transactions {
     }
 
     /// Waits until every record is acknowledged, then commits it all with the inbox offsets.
-    pub fn commit(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
+    pub fn commit(
+        &self,
+        offsets: &TopicPartitionList,
+        group: &Arc<ConsumerGroupMetadata>,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + COMMIT_TIMEOUT;
         while self.producer.in_flight_count() > 0 {
             // Every record is acknowledged or refused within its message time-out.
