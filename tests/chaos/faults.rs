@@ -1,6 +1,9 @@
 //! What can happen, and the dice.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::support::proxy::Trouble;
 
 /// Numbers drawn from a seed: the same ones each time.
 pub(crate) struct Draw(u64);
@@ -18,13 +21,18 @@ impl Draw {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
+
+    /// The number of a replica, or of a broker less one.
+    fn one(&mut self) -> usize {
+        usize::try_from(self.below(EACH as u64)).unwrap()
+    }
 }
 
 /// Replicas of the relay, and brokers: three each.
 pub(crate) const EACH: usize = 3;
 
 /// One thing that goes wrong. Replicas count from 0, brokers from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// SIGKILL, and it is started again.
     KillRelay(usize),
@@ -38,6 +46,8 @@ pub(crate) enum Fault {
     Visitor,
     /// SIGKILL; it comes back with its disk.
     KillBroker(usize),
+    /// SIGTERM: it gives its partitions to other leaders first, and gets them back in the end.
+    RestartBroker(usize),
     /// SIGSTOP for longer than a session and than an answer is waited for.
     FreezeBroker(usize),
     /// SIGKILL to the broker that leads the consumer group.
@@ -46,33 +56,71 @@ pub(crate) enum Fault {
     KillTransactionCoordinator(usize),
     /// SIGKILL to a broker and, while it is away, to a replica.
     KillBrokerAndRelay(usize, usize),
+    /// Trouble on the way from some replicas to some brokers; meanwhile perhaps one more thing.
+    Network(Way, Trouble, Duration, Option<Box<Fault>>),
+}
+
+/// Which connections: those of a replica, or of all, to a broker, or to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) relay: Option<usize>,
+    pub(crate) broker: Option<usize>,
 }
 
 impl Fault {
     pub(crate) fn drawn(draw: &mut Draw) -> Self {
-        let mut one = || usize::try_from(draw.below(EACH as u64)).unwrap();
-        let (relay, broker) = (one(), 1 + one());
-        match draw.below(14) {
+        let (relay, broker) = (draw.one(), 1 + draw.one());
+        match draw.below(20) {
             0..=2 => Self::KillRelay(relay),
             3 => Self::KillAllRelays,
             4 | 5 => Self::RestartRelay(relay),
             6 | 7 => Self::FreezeRelay(relay),
             8 => Self::Visitor,
             9 => Self::KillBroker(broker),
-            10 => Self::FreezeBroker(broker),
-            11 => Self::KillGroupCoordinator,
-            12 => Self::KillTransactionCoordinator(relay),
-            _ => Self::KillBrokerAndRelay(broker, relay),
+            10 => Self::RestartBroker(broker),
+            11 => Self::FreezeBroker(broker),
+            12 => Self::KillGroupCoordinator,
+            13 => Self::KillTransactionCoordinator(relay),
+            14 => Self::KillBrokerAndRelay(broker, relay),
+            _ => Self::network(draw),
         }
+    }
+
+    fn network(draw: &mut Draw) -> Self {
+        let (relay, broker) = (draw.one(), 1 + draw.one());
+        let mut or_all = |one| (draw.below(2) == 0).then_some(one);
+        let way = Way { relay: or_all(relay), broker: or_all(broker) };
+        let trouble = match draw.below(6) {
+            0 => Trouble::Cut,
+            1 => Trouble::Slow(Duration::from_millis(20 + draw.below(180))),
+            2 => Trouble::StalledRequests,
+            3 => Trouble::StalledAnswers,
+            _ => Trouble::LostAnswers(None),
+        };
+        // Shorter than a session and its patience, or longer.
+        let length = Duration::from_millis(500 + draw.below(9_500));
+        let meanwhile = match draw.below(6) {
+            0 => Some(Self::KillRelay(draw.one())),
+            1 => Some(Self::KillBroker(1 + draw.one())),
+            _ => None,
+        };
+        Self::Network(way, trouble, length, meanwhile.map(Box::new))
+    }
+
+    /// The kind of fault, of trouble where it is the network.
+    fn kind(&self) -> String {
+        let name = match self {
+            Self::Network(_, trouble, ..) => format!("Network{trouble:?}"),
+            _ => format!("{self:?}"),
+        };
+        name.split('(').next().unwrap_or(&name).to_owned()
     }
 
     /// How many of each kind.
     pub(crate) fn sum(faults: &[Self]) -> String {
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         for fault in faults {
-            let name = format!("{fault:?}");
-            let kind = name.split('(').next().unwrap_or(&name).to_owned();
-            *kinds.entry(kind).or_default() += 1;
+            *kinds.entry(fault.kind()).or_default() += 1;
         }
         let parts: Vec<_> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         format!("{} in all: {}", faults.len(), parts.join(", "))

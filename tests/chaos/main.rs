@@ -1,6 +1,6 @@
 //! The promise under fire: three brokers, three replicas, and a fault every few seconds, drawn from a seed.
 //!
-//! `cargo test --test chaos` is the short form, of at most two minutes; `script/chaos` gives it as many events, and the
+//! `cargo test --test chaos` is the short form, of one to two minutes; `script/chaos` gives it as many events, and the
 //! seed, that one likes. Whatever happens, each event that was answered 200 is out exactly once, unchanged and in order.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "what tests are for")]
@@ -16,6 +16,7 @@
 mod support;
 
 mod faults;
+mod history;
 mod stage;
 
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use clearfeed_relay::simulator::random_seed;
 use faults::{Draw, Fault};
 use stage::Stage;
 use support::simulator::{load, rate};
-use support::{Judge, Simulation, pause};
+use support::{Exhibit, Judge, Simulation, pause};
 
 /// The short form ends when its faults and so many events are through.
 const EVENTS: u64 = 5000;
@@ -62,7 +63,7 @@ fn what_was_answered_200_is_out_exactly_once_whatever_happens() {
             began.elapsed().as_secs_f64(),
             simulation.finished()
         );
-        stage.suffer(fault);
+        stage.suffer(&fault);
         faults.push(fault);
     }
     let simulated = simulation.stop();
@@ -73,7 +74,13 @@ fn what_was_answered_200_is_out_exactly_once_whatever_happens() {
     eprintln!("faults    {}", Fault::sum(&faults));
     let least = events.map_or(EVENTS, |events| events) / 2;
     assert!(simulated.summary.accepted_events > least, "too little was accepted to prove much");
-    Judge::of(&simulated, &stage.deployment.published()).assert_flawless();
+    let exhibits =
+        stage.deployment.reader().all_as(&stage.deployment.events(), |record| Exhibit::from(&record));
+    let judge = Judge::weigh(&simulated.accepted, &simulated.sent, &exhibits);
+    for (kind, case) in judge.first_cases() {
+        eprintln!("{kind}: {}\n{}", case.what, history::of(&stage.deployment, &case.id));
+    }
+    judge.assert_flawless();
     let letters = stage.deployment.reader().all(&stage.deployment.dead_letters());
     assert_eq!(letters.len(), 0, "dead letters: {:?}", letters.first());
     eprintln!("verdict   each of {} events exactly once", simulated.summary.accepted_events);

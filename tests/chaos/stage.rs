@@ -2,13 +2,13 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clearfeed_relay::simulator::Target;
 
-use crate::faults::{EACH, Fault};
+use crate::faults::{EACH, Fault, Way};
 use crate::support::relay::Plan;
-use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, SOON, pause, wait_for};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Proxy, Relay, SOON, pause, wait_for};
 
 /// Longer than a group's session of 6 s, and than an answer is waited for.
 const FREEZE: Duration = Duration::from_secs(9);
@@ -43,27 +43,27 @@ pub(crate) struct Stage {
     roles: Roles,
     pub(crate) deployment: Deployment,
     kafka: Kafka,
+    /// On the way from each replica to each broker; those to the first broker first.
+    proxies: Vec<Proxy>,
 }
 
 impl Stage {
     pub(crate) fn set(roles: Roles) -> Self {
-        let kafka = Kafka::own(EACH);
+        let proxies: Vec<_> = (0..EACH * EACH).map(|_| Proxy::listen()).collect();
+        let kafka = Kafka::behind(EACH, &proxies);
         let deployment = Deployment::new("chaos", &kafka);
-        let replica = |name: String, role: &str| {
+        let replica = |number: usize, role: &str| {
             // A port that it gets again after each end.
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            let plan = deployment.replica(&name).set("role", &format!("{role:?}"));
+            let plan = deployment.replica(&format!("{role}-{number}")).set("role", &format!("{role:?}"));
+            let plan = plan.behind(proxies.iter().skip(number).step_by(EACH));
             short(plan).set("intake.listen", &format!("\"127.0.0.1:{port}\"")).start()
         };
-        let of_role = |role: &'static str| (0..EACH).map(move |n| (format!("{role}-{n}"), role));
-        let relays: Vec<Relay> = match roles {
-            Roles::All => of_role("all").map(|(name, role)| replica(name, role)).collect(),
-            Roles::Apart => {
-                of_role("intake").chain(of_role("forward")).map(|(name, role)| replica(name, role)).collect()
-            }
-        };
+        let names: &[&str] = if roles == Roles::All { &["all"] } else { &["intake", "forward"] };
+        let each = names.iter().flat_map(|role| (0..EACH).map(move |number| (number, role)));
+        let relays: Vec<Relay> = each.map(|(number, role)| replica(number, role)).collect();
         relays.iter().for_each(Relay::wait_ready);
-        Self { relays, roles, deployment, kafka }
+        Self { relays, roles, deployment, kafka, proxies }
     }
 
     /// Where deliveries can be sent to.
@@ -72,8 +72,8 @@ impl Stage {
     }
 
     /// Does it, and puts it right again.
-    pub(crate) fn suffer(&mut self, fault: Fault) {
-        match fault {
+    pub(crate) fn suffer(&mut self, fault: &Fault) {
+        match *fault {
             Fault::KillRelay(relay) => self.each_half(relay, |relay| relay.kill9()),
             Fault::KillAllRelays => {
                 self.relays.iter_mut().for_each(Relay::kill9);
@@ -95,6 +95,12 @@ impl Stage {
                 visitor.kill9();
             }
             Fault::KillBroker(broker) => self.without_broker(broker, |_| pause(AWAY)),
+            Fault::RestartBroker(broker) => {
+                self.wait_until_whole();
+                self.kafka.restart(Some(broker));
+                self.wait_until_whole();
+                self.kafka.elect();
+            }
             Fault::FreezeBroker(broker) => {
                 self.wait_until_whole();
                 self.kafka.pause(Some(broker));
@@ -114,7 +120,25 @@ impl Stage {
                 stage.each_half(relay, |relay| relay.kill9());
                 pause(AWAY);
             }),
+            Fault::Network(way, trouble, length, ref meanwhile) => {
+                self.on_the_way(way).for_each(|proxy| proxy.begin(trouble));
+                let began = Instant::now();
+                if let Some(fault) = meanwhile {
+                    self.suffer(fault);
+                }
+                pause(length.saturating_sub(began.elapsed()));
+                self.on_the_way(way).for_each(Proxy::heal);
+            }
         }
+    }
+
+    fn on_the_way(&self, way: Way) -> impl Iterator<Item = &Proxy> {
+        let proxies = self.proxies.iter().enumerate();
+        let chosen = proxies.filter(move |(number, _)| {
+            let (broker, relay) = (1 + number / EACH, number % EACH);
+            way.broker.is_none_or(|only| only == broker) && way.relay.is_none_or(|only| only == relay)
+        });
+        chosen.map(|(_, proxy)| proxy)
     }
 
     /// Waits until all is well.

@@ -1,14 +1,14 @@
 //! Whether a transaction took place whose commit got no answer is read in the ledger, never assumed.
 
-use crate::support::proxy::{END_TXN, Proxy};
+use crate::support::proxy::{END_TXN, Proxy, Trouble};
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, SOON, Simulation, wait_for};
 
 #[test]
 fn events_whose_commit_lost_its_answer_are_out_once() {
-    let (proxy, _kafka) = Proxy::with_kafka();
-    let deployment = Deployment::at("lost-answer", &proxy.servers());
-    let relay = deployment.relay().up();
+    let (proxy, kafka) = Proxy::with_kafka();
+    let deployment = Deployment::new("lost-answer", &kafka);
+    let relay = deployment.relay().behind([&proxy]).up();
     let running = Simulation::start(Settings {
         rate: rate(50),
         redeliver_percent: 20,
@@ -17,7 +17,7 @@ fn events_whose_commit_lost_its_answer_are_out_once() {
     wait_for("events are forwarded", SOON, || {
         (relay.metric(r#"forward_records_total{outcome="published"}"#) > 100.0).then_some(())
     });
-    proxy.lose_answers_to(END_TXN);
+    proxy.begin(Trouble::LostAnswers(Some(END_TXN)));
     wait_for("a commit is given up", AFTER_TIMEOUTS, || {
         let ended = r#"forward_transaction_duration_seconds_count{outcome="unknown"}"#;
         (relay.metric(ended) > 0.0).then_some(())

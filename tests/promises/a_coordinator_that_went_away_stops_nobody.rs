@@ -4,27 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clearfeed_relay::config::Role;
 use clearfeed_relay::forward::transaction::{Failure, Transactions};
-use clearfeed_relay::kafka::monitor::Monitor;
-use clearfeed_relay::telemetry::health::{Health, Identity};
-use clearfeed_relay::telemetry::labels::Half;
-use clearfeed_relay::telemetry::metrics::Metrics;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::support::{kafka, wait_for};
+use crate::support::{SOON, kafka, monitor, wait_for};
 
 const GROUP_COORDINATOR: i32 = 2;
-
-/// Of a relay that has nothing but this producer.
-fn monitor() -> Monitor {
-    let role = Role::Forward;
-    let metrics = Metrics::new([], role, "", "").unwrap();
-    let health = Health::new(Identity { role, config_hash: String::new(), sources: Vec::new() });
-    Monitor::new(Half::Forward, Arc::new(metrics), Arc::new(health))
-}
 
 #[test]
 fn offsets_that_a_coordinator_cannot_take_are_given_up() {
@@ -52,5 +39,5 @@ fn offsets_that_a_coordinator_cannot_take_are_given_up() {
 
     // What was left behind ends by itself when the coordinator is back.
     cluster.broker_up(GROUP_COORDINATOR).unwrap();
-    wait_for("the call comes back", Duration::from_secs(30), || (call.strong_count() == 0).then_some(()));
+    wait_for("the call comes back", SOON, || (call.strong_count() == 0).then_some(()));
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::proxy::{END_TXN, Proxy};
+use crate::support::proxy::{END_TXN, Proxy, Trouble};
 use crate::support::relay::run_to_end;
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{Deployment, Kafka, SOON, Simulation, wait_for};
@@ -107,13 +107,14 @@ fn a_signal_ends_the_relay_cleanly_and_a_second_one_at_once() {
 /// What cannot be drained in time is no clean end, but it is an end.
 #[test]
 fn a_drain_that_kafka_holds_up_ends_at_its_deadline() {
-    let (proxy, _kafka) = Proxy::with_kafka();
-    let deployment = Deployment::at("stuck", &proxy.servers());
+    let (proxy, kafka) = Proxy::with_kafka();
+    let deployment = Deployment::new("stuck", &kafka);
     let patience = ["intake.body_timeout", "intake.answer_timeout"];
-    let plan = patience.iter().fold(deployment.relay(), |plan, key| plan.set(key, r#""1s""#));
+    let plan =
+        patience.iter().fold(deployment.relay().behind([&proxy]), |plan, key| plan.set(key, r#""1s""#));
     let mut relay = plan.set("intake.shutdown_timeout", r#""4s""#).up();
     let load = Simulation::start(Settings { rate: rate(50), ..load(vec![relay.target()], 10_000, 50) });
-    proxy.lose_answers_to(END_TXN);
+    proxy.begin(Trouble::LostAnswers(Some(END_TXN)));
     wait_for("a commit is under way", SOON, || (proxy.lost() > 0).then_some(()));
     relay.sigterm();
     let told = Instant::now();

@@ -9,9 +9,10 @@ use clearfeed_relay::domain::inbox_record::header;
 use clearfeed_relay::domain::ledger_entry::LedgerEntry;
 use clearfeed_relay::domain::signature::Secret;
 use clearfeed_relay::simulator::{Delivery, unix_seconds};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::relay::Plan;
+use super::relay::{self, Plan};
 use super::{Kafka, Reader, Record, unique};
 
 /// As if saved in Developer Settings.
@@ -29,7 +30,6 @@ pub fn secret() -> Secret {
 
 /// Topics and group of one test.
 pub struct Deployment {
-    /// Where the relay and the readers find Kafka.
     servers: String,
     prefix: String,
     folder: TempDir,
@@ -131,6 +131,23 @@ impl Deployment {
     /// The consumer group over the inbox.
     pub fn group(&self) -> String {
         self.prefix.clone()
+    }
+
+    /// Where the readers find Kafka.
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// What all replicas logged in all their runs, with the replica and the run, in the order of time.
+    pub fn log_lines(&self) -> Vec<(String, Value)> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut lines = Vec::new();
+        for log in files.filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+            let run = log.file_stem().unwrap().to_string_lossy().into_owned();
+            lines.extend(relay::lines(&log).map(|line| (run.clone(), line)));
+        }
+        lines.sort_by_key(|(_, line)| line["timestamp"].to_string());
+        lines
     }
 
     /// Reads this test's topics.

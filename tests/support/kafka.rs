@@ -1,7 +1,6 @@
 //! Real brokers: the one that all tests share, and private clusters to be broken.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -15,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{AFTER_TIMEOUTS, SOON, block_on, unique, wait_for};
+use super::{Proxy, SOON, block_on, unique, wait_for};
 
 /// A cluster.
 pub struct Kafka {
@@ -38,31 +37,26 @@ impl Kafka {
 
     /// A cluster of this test alone, of 1 or 3 brokers, stopped in the end.
     pub fn own(brokers: usize) -> Self {
-        Self::started(&["start", &brokers.to_string()])
+        Self::started(&["start", &brokers.to_string()]).0
     }
 
-    /// One broker of this test alone that tells its clients to come to `port`, where a proxy listens. The proxy is told
-    /// the broker's own address before the broker is waited for: whoever asks it whether it is there is sent to the
-    /// proxy, too.
-    pub fn behind(port: u16, forward_to: impl Fn(SocketAddr)) -> Self {
-        let name = unique("own");
-        let mut start = command(&["start", "1", "--advertise", &port.to_string(), "--name", &name]);
-        let mut start = start.stdout(Stdio::null()).spawn().unwrap();
-        let ended = wait_for("script/kafka start ends", AFTER_TIMEOUTS, || {
-            let output = command(&["bootstrap", "--name", &name]).stderr(Stdio::null()).output().unwrap();
-            if let Ok(address) = String::from_utf8_lossy(&output.stdout).trim().parse() {
-                forward_to(address);
-            }
-            start.try_wait().unwrap()
-        });
-        assert!(ended.success(), "script/kafka start --advertise {port} --name {name}: {ended}");
-        Self { servers: format!("127.0.0.1:{port}"), own: Some(name) }
+    /// A cluster of this test alone that sends its clients to the proxies before it, but for those that begin at
+    /// [`Kafka::servers`]. Each broker has its share of the proxies, the first broker the first ones.
+    pub fn behind(brokers: usize, proxies: &[Proxy]) -> Self {
+        let ports: Vec<_> = proxies.iter().map(|proxy| proxy.address().port().to_string()).collect();
+        let (kafka, told) = Self::started(&["start", &brokers.to_string(), "--advertise", &ports.join(",")]);
+        for (proxy, address) in proxies.iter().zip(told.split(',')) {
+            proxy.forward_to(address.parse().unwrap());
+        }
+        kafka
     }
 
-    fn started(arguments: &[&str]) -> Self {
+    /// A cluster, and what else `script/kafka` told.
+    fn started(arguments: &[&str]) -> (Self, String) {
         let name = unique("own");
-        let servers = script(&[arguments, &["--name", &name]].concat());
-        Self { servers, own: Some(name) }
+        let told = script(&[arguments, &["--name", &name]].concat());
+        let (servers, rest) = told.split_once('\n').unwrap_or((&told, ""));
+        (Self { servers: servers.to_owned(), own: Some(name) }, rest.to_owned())
     }
 
     /// The bootstrap servers.
@@ -88,6 +82,11 @@ impl Kafka {
     /// Starts what was killed, or ends it first where it runs, with its old disk and ports; waits until it answers.
     pub fn restart(&self, broker: Option<usize>) {
         self.break_it("restart", broker);
+    }
+
+    /// Makes each partition's first replica its leader again, wherever leaders went while brokers were away.
+    pub fn elect(&self) {
+        self.break_it("elect", None);
     }
 
     fn break_it(&self, command: &str, broker: Option<usize>) {

@@ -17,13 +17,20 @@ pub mod reader;
 pub mod relay;
 pub mod simulator;
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use clearfeed_relay::config::Role;
+use clearfeed_relay::kafka::monitor::Monitor;
+use clearfeed_relay::telemetry::health::{Health, Identity};
+use clearfeed_relay::telemetry::labels::Half;
+use clearfeed_relay::telemetry::metrics::Metrics;
+
 pub use deployment::Deployment;
-pub use judge::Judge;
+pub use judge::{Exhibit, Judge};
 pub use kafka::Kafka;
+pub use proxy::Proxy;
 pub use reader::{Reader, Record};
 pub use relay::Relay;
 pub use simulator::{Accepted, Sender, Simulation};
@@ -66,6 +73,14 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
     });
     &RUNTIME
+}
+
+/// What a client of the forward half tells, where it is made without a relay around it.
+pub fn monitor() -> Monitor {
+    let role = Role::Forward;
+    let metrics = Metrics::new([], role, "", "").unwrap();
+    let health = Health::new(Identity { role, config_hash: String::new(), sources: Vec::new() });
+    Monitor::new(Half::Forward, Arc::new(metrics), Arc::new(health))
 }
 
 /// A name that no other test has, nor the same test in an earlier run.

@@ -1,6 +1,7 @@
 //! Reads topics as a careful consumer does: `read_committed`, from their beginning.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -8,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::{SOON, kafka, wait_for};
+use super::{AFTER_TIMEOUTS, SOON, kafka, wait_for};
 
 /// How often the deadline is looked at while nothing comes.
 const POLL: Duration = Duration::from_millis(100);
@@ -19,6 +20,8 @@ pub struct Record {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    /// By the topic's clock, in ms since 1970.
+    pub appended_ms: i64,
     pub key: Vec<u8>,
     /// By name; no name stands there twice, for that is checked.
     pub headers: BTreeMap<String, Vec<u8>>,
@@ -46,10 +49,19 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(servers: &str) -> Self {
+        Self::with(servers, "read_committed")
+    }
+
+    /// Sees what stands in transactions that were aborted, too.
+    pub fn uncommitted(servers: &str) -> Self {
+        Self::with(servers, "read_uncommitted")
+    }
+
+    fn with(servers: &str, isolation: &str) -> Self {
         let consumer = kafka::client(servers)
             // Partitions are assigned by hand and nothing is committed, but librdkafka wants a name.
             .set("group.id", "tests")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation)
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
@@ -62,10 +74,16 @@ impl Reader {
     /// What stands in a topic now. A topic that does not exist holds nothing.
     #[track_caller]
     pub fn all(&self, topic: &str) -> Vec<Record> {
+        self.all_as(topic, |record| record)
+    }
+
+    /// The same, and of each record only what is wanted: a million whole ones are gigabytes.
+    #[track_caller]
+    pub fn all_as<T: Debug>(&self, topic: &str, wanted: impl Fn(Record) -> T) -> Vec<T> {
         if self.partitions(topic) == 0 {
             return Vec::new();
         }
-        self.until("the topic is read to its end", topic, SOON, |_| true)
+        self.read("the topic is read to its end", topic, AFTER_TIMEOUTS, wanted, |_| true)
     }
 
     /// Reads a topic, again and again to its end, until what it holds is what is wanted; waits for a topic that does
@@ -78,6 +96,18 @@ impl Reader {
         deadline: Duration,
         is_wanted: impl Fn(&[Record]) -> bool,
     ) -> Vec<Record> {
+        self.read(what, topic, deadline, |record| record, is_wanted)
+    }
+
+    #[track_caller]
+    fn read<T: Debug>(
+        &self,
+        what: &str,
+        topic: &str,
+        deadline: Duration,
+        wanted: impl Fn(Record) -> T,
+        is_enough: impl Fn(&[T]) -> bool,
+    ) -> Vec<T> {
         let started = Instant::now();
         let mut records = Vec::new();
         let mut at_end = vec![false; usize::try_from(self.assign(topic, deadline)).unwrap()];
@@ -85,11 +115,11 @@ impl Reader {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     at_end[usize::try_from(message.partition()).unwrap()] = false;
-                    records.push(record(&message));
+                    records.push(wanted(record(&message)));
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     at_end[usize::try_from(partition).unwrap()] = true;
-                    if at_end.iter().all(|end| *end) && is_wanted(&records) {
+                    if at_end.iter().all(|end| *end) && is_enough(&records) {
                         break;
                     }
                 }
@@ -145,6 +175,7 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
         topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
+        appended_ms: message.timestamp().to_millis().unwrap_or(0),
         key: message.key().unwrap_or_default().to_vec(),
         headers,
         value: message.payload().unwrap_or_default().to_vec(),

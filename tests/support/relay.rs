@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::deployment::{PARTITIONS, PATH};
 use super::http::{self, Answer};
-use super::{SOON, wait_for};
+use super::{Proxy, SOON, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_clearfeed-relay");
 /// Lines of the log that a failed test shows.
@@ -35,6 +35,13 @@ impl Plan {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// Finds Kafka by these proxies before it.
+    #[must_use]
+    pub fn behind<'p>(self, proxies: impl IntoIterator<Item = &'p Proxy>) -> Self {
+        let servers: Vec<_> = proxies.into_iter().map(|proxy| proxy.address().to_string()).collect();
+        self.set("kafka.bootstrap_servers", &format!("{:?}", servers.join(",")))
     }
 
     /// Writes the configuration; returns its file.
@@ -217,7 +224,8 @@ fn text(log: &Path) -> String {
     std::fs::read_to_string(log).unwrap_or_default()
 }
 
-fn lines(log: &Path) -> impl Iterator<Item = Value> {
+/// The lines of a log.
+pub(super) fn lines(log: &Path) -> impl Iterator<Item = Value> + use<> {
     let lines: Vec<_> = text(log).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     lines.into_iter()
 }

@@ -23,6 +23,10 @@ pub struct Accepted {
     pub request: String,
     /// Of the body, in hex.
     pub sha256: String,
+    /// When it was first sent, in ns since 1970.
+    pub sent_ns: u64,
+    /// When it was answered 200.
+    pub answered_ns: u64,
 }
 
 /// A load that is being sent.
@@ -38,7 +42,6 @@ pub struct Simulation {
 /// What a load came to.
 pub struct Simulated {
     pub summary: Summary,
-    /// In the order of their answers.
     pub accepted: Vec<Accepted>,
     /// Ids of all events, accepted or not.
     pub sent: HashSet<String>,
@@ -104,7 +107,14 @@ impl Simulation {
         let accepted = lines.lines().map(|line| {
             let mut fields = line.split('\t').map(str::to_owned);
             let mut next = || fields.next().unwrap();
-            Accepted { id: next(), request: next(), sha256: next() }
+            let (id, request, sha256) = (next(), next(), next());
+            Accepted {
+                id,
+                request,
+                sha256,
+                sent_ns: next().parse().unwrap(),
+                answered_ns: next().parse().unwrap(),
+            }
         });
         let sent = (0..self.events).map(|number| self.shapes.event(number).id);
         Simulated { summary, accepted: accepted.collect(), sent: sent.collect() }
