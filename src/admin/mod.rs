@@ -179,6 +179,7 @@ mod tests {
             next_offset: None,
             lag: Some(7),
             window_ids: 0,
+            ledger: None,
         };
         admin.health.set_forward(ForwardStatus { owned: vec![partition], ..ForwardStatus::default() });
         admin.health.update_kafka(|kafka| kafka.durable = Durable::No);

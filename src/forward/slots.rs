@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::partition::{Held, Partition};
-use super::takeover::{Job, Taken};
+use super::takeover::{Job, Progress, Taken};
 use crate::telemetry::labels::{HeldReason, Label};
 use crate::telemetry::status::{PartitionState, PartitionStatus};
 
@@ -41,9 +41,9 @@ struct Slot {
 enum State {
     /// To be taken over, not before this.
     Waiting(Instant),
-    /// The job has a weak twin of the ticket: so its answer is known from those to older jobs, and nobody works on
-    /// a job whose partition went away.
-    TakingOver(Arc<()>),
+    /// The job has a weak twin of this: so its answer is known from those to older jobs, and nobody works on a job whose
+    /// partition went away.
+    TakingOver(Arc<Progress>),
     Active(Box<Active>),
 }
 
@@ -102,9 +102,9 @@ impl Slots {
     pub(super) fn take_over(&mut self, now: Instant, jobs: &Sender<Job>) -> Result<(), SendError<Job>> {
         for (&partition, slot) in &mut self.slots {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
-                let ticket = Arc::new(());
-                jobs.send(Job { partition, ticket: Arc::downgrade(&ticket) })?;
-                slot.state = State::TakingOver(ticket);
+                let progress = Arc::default();
+                jobs.send(Job { partition, progress: Arc::downgrade(&progress) })?;
+                slot.state = State::TakingOver(progress);
             }
         }
         Ok(())
@@ -113,7 +113,7 @@ impl Slots {
     /// Whether the answer to this job is still wanted.
     pub(super) fn awaits(&self, job: &Job) -> bool {
         let state = self.slots.get(&job.partition).map(|slot| &slot.state);
-        matches!(state, Some(State::TakingOver(ticket)) if job.ticket.as_ptr() == Arc::as_ptr(ticket))
+        matches!(state, Some(State::TakingOver(progress)) if job.progress.as_ptr() == Arc::as_ptr(progress))
     }
 
     /// A partition was taken over, and the consumer goes on at its next offset.
@@ -206,11 +206,20 @@ impl Slots {
                 (None, State::Active(_)) => PartitionState::Active,
                 (None, _) => PartitionState::TakingOver,
             };
-            let window_ids = match &slot.state {
-                State::Active(active) => active.partition.window.len(),
-                _ => 0,
+            let (window_ids, ledger) = match &slot.state {
+                State::Active(active) => (active.partition.window.len(), None),
+                State::TakingOver(progress) => (0, Some(progress.told())),
+                State::Waiting(_) => (0, None),
             };
-            PartitionStatus { partition, state, since: slot.since, next_offset: slot.next, lag, window_ids }
+            PartitionStatus {
+                partition,
+                state,
+                since: slot.since,
+                next_offset: slot.next,
+                lag,
+                window_ids,
+                ledger,
+            }
         };
         self.slots.iter_mut().map(status).collect()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
 use crate::telemetry::labels::HeldReason;
+use crate::telemetry::status::LedgerProgress;
 
 /// A partition on whose ledger a transaction stays open for longer is held.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,13 +24,33 @@ const UNANSWERED: Duration = Duration::from_secs(5);
 /// How often an open transaction is looked at.
 const STABLE_POLL: Duration = Duration::from_millis(20);
 
-/// A partition to be taken over, as long as somebody holds the ticket's other half.
+/// A partition to be taken over, as long as somebody waits for its progress.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Partition of the inbox.
     pub partition: i32,
-    /// Tells this takeover from earlier and later ones.
-    pub ticket: Weak<()>,
+    /// Whom the progress is told; it also tells this takeover from earlier and later ones.
+    pub progress: Weak<Progress>,
+}
+
+/// How much of a ledger partition has been read: offsets, counted from its log start.
+#[derive(Debug, Default)]
+pub struct Progress {
+    read: AtomicU64,
+    of: AtomicU64,
+}
+
+impl Progress {
+    /// Tells how far it is.
+    pub fn tell(&self, read: u64, of: u64) {
+        self.read.store(read, Ordering::Relaxed);
+        self.of.store(of, Ordering::Relaxed);
+    }
+
+    /// What was last told.
+    pub fn told(&self) -> LedgerProgress {
+        LedgerProgress { read: self.read.load(Ordering::Relaxed), of: self.of.load(Ordering::Relaxed) }
+    }
 }
 
 /// What became of a job.
@@ -111,7 +133,7 @@ impl Takeover {
             // Each gets one turn.
             for _ in 0..attempts.len() {
                 let Some(attempt) = attempts.pop_front() else { break };
-                if attempt.job.ticket.strong_count() == 0 {
+                if attempt.job.progress.strong_count() == 0 {
                     continue; // not ours any more
                 }
                 match self.turn(attempt) {
@@ -151,7 +173,8 @@ impl Takeover {
 
     fn take_over(&self, attempt: &Attempt) -> Result<Taken, Held> {
         let partition = attempt.job.partition;
-        let (evidence, memory) = self.witness.look(partition)?;
+        let progress = attempt.job.progress.upgrade().unwrap_or_default();
+        let (evidence, memory) = self.witness.look(partition, &progress)?;
         match resume::decide(&evidence) {
             Decision::LookAgain => Err(behind()),
             Decision::Hold(reason, detail) => Err(Held { reason, detail }),

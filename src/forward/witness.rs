@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::memory::Memory;
 use super::partition::Held;
 use super::resume::{Committed, Evidence};
+use super::takeover::Progress;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::LedgerError;
@@ -21,6 +22,9 @@ use crate::telemetry::labels::HeldReason;
 
 /// What our commits say in their metadata: an offset without it was set by another hand.
 pub(super) const OFFSET_METADATA: &str = "clearfeed-relay";
+
+/// How often the log tells how far a long read of the ledger is.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// A read of the ledger without any progress for this long is given up, and begun again.
 const STALLED: Duration = Duration::from_secs(10);
@@ -55,7 +59,7 @@ impl Witness {
 
     /// All that there is to know, in the order that makes it one picture: the group's offset, then that no transaction is
     /// open, then the ledger.
-    pub(super) fn look(&self, partition: i32) -> Result<(Evidence, Memory), Held> {
+    pub(super) fn look(&self, partition: i32, progress: &Progress) -> Result<(Evidence, Memory), Held> {
         // First of all because it is quick: the group's offset is only told when the transactions on it are over.
         self.check_stable(partition)?;
         let committed = self.committed(partition).map_err(|error| match error.rdkafka_error_code() {
@@ -67,12 +71,12 @@ impl Witness {
             _ => unavailable(&error),
         })?;
         self.check_stable(partition)?;
-        let mut memory = self.read_ledger(partition)?;
+        let mut memory = self.read_ledger(partition, progress)?;
         if !matches!(committed, Committed::Ours(_)) {
             // With no offset of ours to hold it against, only a second reading tells a leader that was just elected and
             // is behind.
             let first = memory.tail;
-            memory = self.read_ledger(partition)?;
+            memory = self.read_ledger(partition, progress)?;
             if memory.tail != first {
                 return Err(behind());
             }
@@ -119,15 +123,22 @@ impl Witness {
     }
 
     /// Reads the ledger partition from its log start to its end.
-    fn read_ledger(&self, partition: i32) -> Result<Memory, Held> {
+    fn read_ledger(&self, partition: i32, progress: &Progress) -> Result<Memory, Held> {
         let topic = self.config.ledger.topic.as_str();
-        let (start, _) = self
+        let (start, end) = self
             .reader
             .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
             .map_err(|error| unavailable(&error))?;
         let mut memory = Memory::new(start, self.config.dedup.window);
         let now_ms = jiff::Timestamp::now().as_millisecond();
+        let mut last_told = Instant::now();
         self.read_from(topic, partition, start, |record| {
+            let (read, of) = (record.offset() + 1 - start, end - start);
+            progress.tell(read.unsigned_abs(), of.unsigned_abs());
+            if last_told.elapsed() > TOLD_EVERY {
+                last_told = Instant::now();
+                tracing::info!(partition, read, of, "reading the ledger");
+            }
             let headers = record.headers();
             let format = headers.and_then(|all| all.iter().find(|found| found.key == header::FORMAT));
             let (format, value) =

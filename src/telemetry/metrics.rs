@@ -151,6 +151,8 @@ families! {
             "Bytes of memory of these windows.";
         pub window_rebuild: Histogram [REBUILD_SECONDS] = "window_rebuild_seconds",
             "Seconds to rebuild a partition's window from the ledger.";
+        pub ledger_unread: IntGauge [] = "ledger_unread_records",
+            "Ledger offsets still to be read before the partitions that this replica takes over are forwarded.";
         pub window_evictions: Labelled<Eviction, IntCounter> [] = "window_evictions_total",
             "Ids that left the window: by age as promised, by cap too early.";
         pub records_lost: IntCounter [] = "inbox_records_lost_total",
@@ -371,6 +373,9 @@ impl ForwardMetrics {
             .replace(status.owned.iter().filter_map(|p| p.lag.map(|lag| (p.partition, lag as f64))));
         self.lag.set(status.lag_seconds);
         self.window_ids.set(gauge(status.window_ids));
+        let unread =
+            status.owned.iter().filter_map(|partition| partition.ledger).map(|l| l.of.saturating_sub(l.read));
+        self.ledger_unread.set(i64::try_from(unread.sum::<u64>()).unwrap_or(i64::MAX));
         self.window_bytes.set(gauge(status.window_bytes));
     }
 }
@@ -520,6 +525,7 @@ mod tests {
             next_offset: Some(1),
             lag: Some(5),
             window_ids: 0,
+            ledger: None,
         };
         let held = PartitionState::Held { reason: HeldReason::LedgerOpen, detail: String::new() };
         let owned = vec![partition(0, PartitionState::Active), partition(1, held)];

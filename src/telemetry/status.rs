@@ -150,6 +150,18 @@ pub struct PartitionStatus {
     pub lag: Option<i64>,
     /// Event ids in its window.
     pub window_ids: usize,
+    /// Only while it is taken over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerProgress>,
+}
+
+/// How much of a partition's ledger has been read. Offsets: records, and the markers of transactions between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LedgerProgress {
+    /// Offsets read.
+    pub read: u64,
+    /// Offsets there are; 0: not known yet.
+    pub of: u64,
 }
 
 /// What is done with a partition.
