@@ -67,8 +67,12 @@ impl Failure {
         match error.rdkafka_error_code() {
             Some(code) if is_fenced(code) => Self::Fenced(detail),
             _ if is_fatal || !requires_abort => Self::Replace(detail),
-            _ => Self::Environment { detail, partitions: BTreeSet::new() },
+            _ => Self::environment(detail),
         }
+    }
+
+    fn environment(detail: String) -> Self {
+        Self::Environment { detail, partitions: BTreeSet::new() }
     }
 }
 
@@ -221,14 +225,14 @@ impl Transactions {
                     self.serve_acknowledgements();
                     message = unsent;
                 }
-                Err((error, _)) => return Err(self.cause(record.inbox_partition, error)),
+                Err((error, _)) => return Err(self.cause(record.inbox_partition, &error)),
             }
         }
     }
 
     /// Why nothing more is taken. Where a record before this one was refused, librdkafka only says that the
     /// transaction is in the wrong state; the refusal itself may still be on its way to us.
-    fn cause(&self, inbox_partition: i32, error: KafkaError) -> Failure {
+    fn cause(&self, inbox_partition: i32, error: &KafkaError) -> Failure {
         let is_consequence = error.rdkafka_error_code() == Some(RDKafkaErrorCode::State);
         let deadline = Instant::now() + REPORT_TIMEOUT;
         let mut refused = self.take_refused();
@@ -237,11 +241,9 @@ impl Transactions {
             refused = self.take_refused();
         }
         if !is_consequence {
-            refused.push((inbox_partition, error));
-        } else if refused.is_empty() {
-            return Failure::Environment { detail: error.to_string(), partitions: BTreeSet::new() };
+            refused.push((inbox_partition, error.clone()));
         }
-        refusal(&refused)
+        refusal(&refused).unwrap_or_else(|| Failure::environment(error.to_string()))
     }
 
     fn take_refused(&self) -> Vec<(i32, KafkaError)> {
@@ -261,7 +263,9 @@ impl Transactions {
         }
         let refused = self.take_refused();
         if !refused.is_empty() {
-            return Err(refusal(&refused));
+            // Where all were refused because the transaction had failed, the next call says why it had.
+            let why = || self.send_offsets(offsets, group, deadline).err().unwrap_or_else(purged);
+            return Err(refusal(&refused).unwrap_or_else(why));
         }
         self.send_offsets(offsets, group, deadline)?;
         retried(deadline, || self.producer.commit_transaction(REQUEST_TIMEOUT))?;
@@ -312,31 +316,26 @@ fn retried(deadline: Instant, mut call: impl FnMut() -> Result<(), KafkaError>) 
 }
 
 /// One failure for all refused records: what only the record makes impossible last, for a broker that is away
-/// refuses everything.
-fn refusal(refused: &[(i32, KafkaError)]) -> Failure {
-    let too_large =
-        |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-    if let Some((_, error)) =
-        refused.iter().find(|(_, error)| error.rdkafka_error_code().is_some_and(is_fenced))
-    {
-        return Failure::Fenced(error.to_string());
+/// refuses everything. None where all were refused only because the transaction had failed.
+fn refusal(refused: &[(i32, KafkaError)]) -> Option<Failure> {
+    use RDKafkaErrorCode::{MessageSizeTooLarge, PurgeInflight, PurgeQueue, State};
+    let code = |error: &KafkaError| error.rdkafka_error_code();
+    let find =
+        |is_it: &dyn Fn(&KafkaError) -> bool| refused.iter().map(|(_, error)| error).find(|e| is_it(e));
+    if let Some(error) = find(&|error| code(error).is_some_and(is_fenced)) {
+        return Some(Failure::Fenced(error.to_string()));
     }
-    // What happens to the others once one record was refused.
-    let is_consequence = |error: &KafkaError| {
-        use RDKafkaErrorCode::{PurgeInflight, PurgeQueue, State};
-        matches!(error.rdkafka_error_code(), Some(PurgeQueue | PurgeInflight | State))
+    let explains = |error: &KafkaError| {
+        !matches!(code(error), Some(PurgeQueue | PurgeInflight | State | MessageSizeTooLarge))
     };
-    let first = refused.iter().find(|(_, error)| !too_large(error) && !is_consequence(error));
-    match first {
-        None if refused.iter().any(|(_, error)| too_large(error)) => Failure::TooLarge,
-        None => {
-            Failure::Environment { detail: "records were purged".to_owned(), partitions: BTreeSet::new() }
-        }
-        Some((_, error)) => {
-            let same = |other: &KafkaError| other.rdkafka_error_code() == error.rdkafka_error_code();
-            let partitions =
-                refused.iter().filter(|(_, other)| same(other)).map(|(partition, _)| *partition).collect();
-            Failure::Environment { detail: error.to_string(), partitions }
-        }
-    }
+    let Some(cause) = find(&explains) else {
+        return find(&|error| code(error) == Some(MessageSizeTooLarge)).map(|_| Failure::TooLarge);
+    };
+    let same = refused.iter().filter(|(_, error)| code(error) == code(cause));
+    let partitions = same.map(|(partition, _)| *partition).collect();
+    Some(Failure::Environment { detail: cause.to_string(), partitions })
+}
+
+fn purged() -> Failure {
+    Failure::environment("records were purged".to_owned())
 }

@@ -37,14 +37,7 @@ fn a_sender_that_loses_patience_is_counted_as_our_failure() {
     let relay = deployment.relay().up();
     kafka.pause(None);
     let delivery = deployment.delivery(r#"{"id":"a","type":"request","request":{"id":1}}"#).redelivered(3);
-    let (signature, timestamp) = (delivery.signature.unwrap(), delivery.timestamp);
-    let body = String::from_utf8(delivery.body.to_vec()).unwrap();
-    let request = format!(
-        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nx-cf-signature: {signature}\r\n\
-         x-cf-timestamp: {timestamp}\r\nx-cf-retry-count: 3\r\n\r\n{body}",
-        body.len()
-    );
-    let connection = http::begin(relay.intake(), request.as_bytes()).unwrap();
+    let connection = http::begin(relay.intake(), &http::post(PATH, &delivery)).unwrap();
     let authenticated = r#"redeliveries_total{retry="3",source="main"}"#;
     wait_for("it is authenticated", SOON, || (relay.metric(authenticated) == 1.0).then_some(()));
     drop(connection);

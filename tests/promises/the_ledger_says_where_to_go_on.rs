@@ -1,9 +1,14 @@
 //! Offsets of the group that expired, or that somebody reset, change nothing: neither a repeat nor a loss.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+
+use clearfeed_relay::config;
+use clearfeed_relay::forward::takeover::{Job, Progress, Takeover};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::simulator::{Simulated, load};
-use crate::support::{Deployment, Judge, Kafka, SOON, Simulation, wait_for};
+use crate::support::{Deployment, Judge, Kafka, SOON, Simulation, monitor, wait_for};
 
 #[test]
 fn deleted_offsets_change_nothing() {
@@ -23,6 +28,42 @@ fn offsets_reset_forwards_change_nothing() {
     nothing_changes("forwards", |kafka, deployment, ends| {
         kafka.reset_offsets(&deployment.group(), &deployment.inbox(), ends);
     });
+}
+
+/// After a long silence retention has taken the whole ledger, and with it ids that cannot come again. Our own offset still
+/// says where to go on.
+#[test]
+fn a_ledger_that_aged_out_changes_nothing() {
+    nothing_changes("aged-out", |kafka, deployment, _| {
+        kafka.delete_records(&deployment.ledger(), &deployment.reader().ends(&deployment.ledger()));
+    });
+}
+
+/// A takeover of much takes a while, and tells how far it is.
+#[test]
+fn a_takeover_tells_how_much_of_the_ledger_it_has_read() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("progress", &kafka);
+    let mut relay = deployment.relay().up();
+    accepted(Simulation::run(load(vec![relay.target()], 300, 30)));
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+
+    let config =
+        config::load(&deployment.relay().write(), std::iter::empty(), None, |_, _| Vec::new()).unwrap();
+    let takeover = Takeover::new(config, &monitor(), CancellationToken::new()).unwrap();
+    let ((jobs, job_receiver), (done_sender, done)) = (mpsc::channel(), mpsc::channel());
+    let thread = std::thread::spawn(move || takeover.run(&job_receiver, &done_sender));
+    let progress = Arc::new(Progress::default());
+    assert_eq!(progress.told().of, 0);
+    jobs.send(Job { partition: 0, progress: Arc::downgrade(&progress) }).unwrap();
+    let taken = done.recv_timeout(SOON).unwrap().result.unwrap_or_else(|held| panic!("{held:?}"));
+    assert!(!taken.partition.window.is_empty());
+    let ends = deployment.reader().ends(&deployment.ledger());
+    // The last offset is the last transaction's marker, which nobody reads.
+    assert_eq!((progress.told().read + 1, progress.told().of), (ends[&0] as u64, ends[&0] as u64));
+    drop(jobs);
+    thread.join().unwrap();
 }
 
 /// Retention may take records of which the consumer was about to fetch the first. librdkafka fetches such a partition no

@@ -1,10 +1,15 @@
 //! An operator, or a second deployment, may take away what the relay rests on. It never guesses: it goes on where that is
 //! known to be right, and else waits, and says for whom.
 
+use std::time::Duration;
+
+use crate::support::deployment::PARTITIONS;
 use crate::support::simulator::{Settings, Simulated, load, rate};
-use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, wait_for};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, pause, wait_for};
 
 const EVENTS: u64 = 200;
+/// A broker ends a transaction after 10 s, and looks every 10 s.
+const TRANSACTIONS_END: Duration = Duration::from_secs(22);
 
 #[test]
 fn an_event_topic_that_was_deleted_is_there_again_with_the_next_event() {
@@ -43,6 +48,72 @@ fn without_its_ledger_a_partition_waits_to_be_told_where_to_go_on() {
     Judge::of(&waiting, &of_waiting).assert_flawless();
     // `beginning` was asked for, with the ledger gone: what was out before is out once more.
     assert_eq!(published.len() as u64, 3 * EVENTS);
+}
+
+/// The ledger aged out, and the group's offsets expired as well: nothing says any more what was forwarded.
+#[test]
+fn without_ledger_and_offsets_a_partition_waits_too() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("aged-ledger", &kafka);
+    let mut relay = deployment.relay().up();
+    accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+    kafka.delete_records(&deployment.ledger(), &deployment.reader().ends(&deployment.ledger()));
+    kafka.delete_group(&deployment.group());
+    relay.restart();
+    let held = r#"forward_partitions_held{reason="ledger_gone"}"#;
+    wait_for("all partitions are held", SOON, || (relay.metric(held) == f64::from(PARTITIONS)).then_some(()));
+    accepted(&relay);
+    assert_eq!(deployment.published().len() as u64, EVENTS, "nothing was guessed");
+}
+
+/// A whole process may sleep through the end of its transaction, and of its membership: its disk was slow, its host was
+/// migrated.
+#[test]
+fn a_process_that_slept_through_its_transaction_repeats_nothing() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("slept", &kafka);
+    let relay = deployment.relay().up();
+    let intake = deployment.replica("intake").set("role", r#""intake""#).start();
+    intake.wait_ready();
+    let running = Simulation::start(Settings {
+        rate: rate(300),
+        redeliver_percent: 20,
+        ..load(vec![intake.target()], 100_000, 30)
+    });
+    wait_for("events are forwarded", SOON, || {
+        (relay.metric(r#"forward_records_total{outcome="published"}"#) > 300.0).then_some(())
+    });
+    relay.signal("STOP");
+    pause(TRANSACTIONS_END);
+    relay.signal("CONT");
+    let before = running.finished();
+    wait_for("the load goes on", SOON, || (running.finished() > before + 300).then_some(()));
+    let simulated = running.stop();
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&simulated, &deployment.published()).assert_flawless();
+    assert_eq!(deployment.reader().all(&deployment.dead_letters()).len(), 0);
+}
+
+/// Rights to one topic may be taken away by mistake, and given back.
+#[test]
+fn what_may_not_be_written_waits_and_is_no_dead_letter() {
+    let kafka = Kafka::own(1);
+    let deployment = Deployment::new("forbidden", &kafka);
+    let relay = deployment.relay().up();
+    let before = accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    kafka.forbid_writing(&deployment.events());
+    let waiting = accepted(&relay);
+    wait_for_held(&relay, "kafka");
+    assert!(relay.is_ready(), "deliveries are kept all the same");
+    let told = relay.status().unwrap()["forward"]["owned"].to_string();
+    assert!(told.contains("authoriz"), "{told}");
+    kafka.permit_writing(&deployment.events());
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&before.and(waiting), &deployment.published()).assert_flawless();
+    assert_eq!(deployment.reader().all(&deployment.dead_letters()).len(), 0);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use clearfeed_relay::simulator::Delivery;
+
 use super::SOON;
 
 /// A whole answer.
@@ -22,6 +24,18 @@ pub fn begin(address: SocketAddr, bytes: &[u8]) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, SOON)?;
     stream.write_all(bytes)?;
     Ok(stream)
+}
+
+/// A delivery as it is sent, byte by byte.
+pub fn post(path: &str, delivery: &Delivery) -> Vec<u8> {
+    let Delivery { body, signature, timestamp, retry_count, .. } = delivery;
+    let signature = signature.as_ref().map(ToString::to_string).unwrap_or_default();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nx-cf-signature: {signature}\r\n\
+         x-cf-timestamp: {timestamp}\r\nx-cf-retry-count: {retry_count}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// Sends a request and reads until the other side closes.

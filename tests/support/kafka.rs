@@ -90,11 +90,13 @@ impl Kafka {
     }
 
     fn break_it(&self, command: &str, broker: Option<usize>) {
-        let name = self.own.as_ref().expect("a cluster of this test alone");
         let broker = broker.map(|broker| broker.to_string());
-        let mut arguments = vec![command, "--name", name];
-        arguments.extend(broker.iter().flat_map(|broker| ["--broker", broker]));
-        script(&arguments);
+        self.change(command, &broker.iter().flat_map(|broker| ["--broker", broker]).collect::<Vec<_>>());
+    }
+
+    fn change(&self, command: &str, arguments: &[&str]) {
+        let name = self.own.as_ref().expect("a cluster of this test alone");
+        script(&[&[command, "--name", name], arguments].concat());
     }
 
     /// A client's settings.
@@ -145,6 +147,16 @@ impl Kafka {
             list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
         }
         consumer.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// Takes the right to write to a topic from everybody.
+    pub fn forbid_writing(&self, topic: &str) {
+        self.change("forbid", &["--topic", topic]);
+    }
+
+    /// Gives it back.
+    pub fn permit_writing(&self, topic: &str) {
+        self.change("permit", &["--topic", topic]);
     }
 
     /// Deletes the records before these offsets, as retention does.
