@@ -15,12 +15,13 @@
 mod support;
 
 mod a_commit_without_an_answer_repeats_nothing;
-mod a_coordinator_that_went_away_stops_nobody;
 mod a_rolling_restart_refuses_nothing;
+mod a_transaction_that_fails_stops_nobody;
 mod an_answer_200_is_kept;
 mod an_event_is_one_record;
 mod an_outage_of_kafka_loses_nothing;
 mod authentic_bytes_are_never_dropped;
+mod clocks_may_be_wrong;
 mod killed_at_random_moments;
 mod nothing_unauthenticated_leaves_a_trace;
 mod replays_are_one_record;

@@ -84,6 +84,11 @@ impl Kafka {
         self.break_it("restart", broker);
     }
 
+    /// The same, with a clock that is so far ahead.
+    pub fn restart_ahead(&self, broker: usize, seconds: u64) {
+        self.change("restart", &["--broker", &broker.to_string(), "--clock", &seconds.to_string()]);
+    }
+
     /// Makes each partition's first replica its leader again, wherever leaders went while brokers were away.
     pub fn elect(&self) {
         self.break_it("elect", None);
