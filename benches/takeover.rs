@@ -148,7 +148,9 @@ impl Takeovers {
 
     fn one(&self) -> Measured {
         let (progress, cpu, began) = (Arc::default(), cpu_seconds(), Instant::now());
-        self.jobs.send(Job { partition: PARTITION, progress: Arc::downgrade(&progress) }).unwrap();
+        self.jobs
+            .send(Job { partition: PARTITION, progress: Arc::downgrade(&progress), after_open: false })
+            .unwrap();
         let done = self.done.recv_timeout(LONGEST).unwrap();
         let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let Taken { partition, .. } = done.result.unwrap_or_else(|held| panic!("held: {held:?}"));

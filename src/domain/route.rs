@@ -113,6 +113,18 @@ pub enum Destination {
     },
 }
 
+impl Template {
+    /// Whether it gives this name for some type.
+    pub fn may_name(&self, name: &str) -> bool {
+        match self {
+            Self::Fixed(topic) => topic.as_str() == name,
+            Self::ByType { prefix, suffix } => {
+                name.len() > prefix.len() + suffix.len() && name.starts_with(prefix) && name.ends_with(suffix)
+            }
+        }
+    }
+}
+
 impl Routes {
     /// Takes the source's template and its table.
     pub fn new(template: Template, table: BTreeMap<String, TopicName>) -> Self {

@@ -91,10 +91,11 @@ impl TopicAdmission {
                 "topic {topic} does not exist and kafka.create_topics is false"
             ));
         }
-        let templates: Vec<_> = self.config.sources.values().map(|source| source.routes.template()).collect();
-        if names.iter().filter(|name| templates.iter().any(|template| may_name(template, name))).count()
-            >= MAX_TOPICS
-        {
+        let by_type = |name: &&String| {
+            let templates = self.config.sources.values().map(|source| source.routes.template());
+            templates.filter(|template| matches!(template, Template::ByType { .. })).any(|t| t.may_name(name))
+        };
+        if names.iter().filter(by_type).count() >= MAX_TOPICS {
             let detail =
                 format!("topic {topic} does not exist, and {MAX_TOPICS} topics named by types do already");
             return Admission::Refused(detail);
@@ -103,16 +104,6 @@ impl TopicAdmission {
         match self.runtime.block_on(self.topics.create_one(&wanted)) {
             Ok(()) => Admission::Exists,
             Err(error) => Admission::Unavailable(error.to_string()),
-        }
-    }
-}
-
-/// Whether a template could have given this name.
-fn may_name(template: &Template, name: &str) -> bool {
-    match template {
-        Template::Fixed(_) => false,
-        Template::ByType { prefix, suffix } => {
-            name.len() > prefix.len() + suffix.len() && name.starts_with(prefix) && name.ends_with(suffix)
         }
     }
 }

@@ -20,6 +20,7 @@ mod producer;
 pub mod resume;
 mod run;
 mod search;
+mod settlement;
 mod slots;
 pub mod takeover;
 pub mod transaction;

@@ -35,6 +35,8 @@ pub(super) struct Producer {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     state: State,
+    /// Since it was opened nobody has seen that nothing of its predecessor's hangs.
+    is_unsettled: bool,
     /// Calls that did not come back, each with its producer.
     left_behind: Vec<Weak<()>>,
     fences: Fences,
@@ -65,6 +67,7 @@ impl Producer {
             metrics,
             health,
             state: State::Down(Instant::now()),
+            is_unsettled: true,
             left_behind: Vec::new(),
             fences: Fences::default(),
         })
@@ -90,6 +93,16 @@ impl Producer {
                 }
             },
         }
+    }
+
+    /// Whether something that a producer before this one wrote may hang.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_unsettled
+    }
+
+    /// Nothing hangs.
+    pub(super) fn settled(&mut self) {
+        self.is_unsettled = false;
     }
 
     /// The open producer.
@@ -126,6 +139,7 @@ impl Producer {
             Failure::Fenced(_) => self.fenced(now),
             _ => FIRST_PAUSE,
         };
+        self.is_unsettled = true;
         if let State::Open(transactions) = std::mem::replace(&mut self.state, State::Down(now + pause)) {
             self.left_behind.push(transactions.call());
         }

@@ -110,7 +110,7 @@ impl Loop {
                 inbox.wait();
                 continue;
             }
-            if self.slots.take_over(now, &self.jobs).is_err() {
+            if self.slots.take_over(now, self.producer.is_unsettled(), &self.jobs).is_err() {
                 // Without a beat `/livez` asks for a new process.
                 tracing::error!("the thread that takes partitions over is gone: forward half ends");
                 break;
@@ -190,6 +190,9 @@ impl Loop {
                     continue;
                 }
             };
+            if job.after_open {
+                self.producer.settled();
+            }
             let next = taken.partition.next();
             if let Err(error) = self.inbox.go_on(job.partition, next) {
                 self.slots.hold(job.partition, refused_by_kafka(error.to_string()), now);
@@ -254,7 +257,7 @@ impl Loop {
         }
         if self.producer.transactions().is_none() {
             // Nothing can be forwarded for a while, so nothing is to be fetched either.
-            concerned = self.slots.active().map(|(partition, _)| partition).collect();
+            concerned = self.slots.numbers().collect();
         }
         self.retake(&concerned, now);
         match failure {

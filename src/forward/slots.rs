@@ -99,11 +99,16 @@ impl Slots {
     }
 
     /// Sends off the takeovers that are due. Fails where nobody takes them any more.
-    pub(super) fn take_over(&mut self, now: Instant, jobs: &Sender<Job>) -> Result<(), SendError<Job>> {
+    pub(super) fn take_over(
+        &mut self,
+        now: Instant,
+        after_open: bool,
+        jobs: &Sender<Job>,
+    ) -> Result<(), SendError<Job>> {
         for (&partition, slot) in &mut self.slots {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
                 let progress = Arc::default();
-                jobs.send(Job { partition, progress: Arc::downgrade(&progress) })?;
+                jobs.send(Job { partition, progress: Arc::downgrade(&progress), after_open })?;
                 slot.state = State::TakingOver(progress);
             }
         }
@@ -145,14 +150,19 @@ impl Slots {
         slot.state = State::Waiting(now + pause);
     }
 
-    /// What was decided and not committed is forgotten: those of these that were active are taken over again.
+    /// What was decided and not committed is forgotten: these are taken over again, also those that just are.
     pub(super) fn retake(&mut self, numbers: &BTreeSet<i32>, now: Instant) {
         for (number, slot) in &mut self.slots {
-            if matches!(slot.state, State::Active(_)) && numbers.contains(number) {
+            if !matches!(slot.state, State::Waiting(_)) && numbers.contains(number) {
                 slot.since = Timestamp::now();
                 slot.state = State::Waiting(now);
             }
         }
+    }
+
+    /// All that the group has given to us.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = i32> {
+        self.slots.keys().copied()
     }
 
     /// All that are forwarded.

@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::partition::{Held, Partition};
 use super::resume::{self, Committed, Decision};
+use super::settlement::{self, Settlement};
 use super::witness::{Witness, behind};
 use crate::config::Config;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
-use crate::telemetry::labels::HeldReason;
+use crate::telemetry::labels::{HeldReason, Label};
 use crate::telemetry::status::LedgerProgress;
 
 /// A partition on whose ledger a transaction stays open for longer is held.
@@ -31,6 +32,8 @@ pub struct Job {
     pub partition: i32,
     /// Whom the progress is told; it also tells this takeover from earlier and later ones.
     pub progress: Weak<Progress>,
+    /// Our producer was just opened: nothing that its predecessor wrote may hang.
+    pub after_open: bool,
 }
 
 /// How much of a ledger partition has been read: offsets, counted from its log start.
@@ -81,11 +84,12 @@ struct Attempt {
     started: Instant,
     /// Why it is tried in vain, and since when.
     waits: Option<(HeldReason, Instant)>,
+    settlement: Option<Settlement>,
 }
 
 impl Attempt {
     fn new(job: Job) -> Self {
-        Self { job, started: Instant::now(), waits: None }
+        Self { job, started: Instant::now(), waits: None, settlement: None }
     }
 }
 
@@ -93,6 +97,7 @@ impl Attempt {
 fn patience(reason: HeldReason) -> Duration {
     match reason {
         HeldReason::LedgerOpen => STABLE_TIMEOUT,
+        HeldReason::TopicOpen => settlement::PATIENCE,
         HeldReason::Kafka => UNANSWERED,
         // Only a person can change it.
         _ => Duration::ZERO,
@@ -150,8 +155,17 @@ impl Takeover {
 
     /// One attempt: done with, or to be made again.
     fn turn(&mut self, mut attempt: Attempt) -> Result<Done, Attempt> {
-        let result = self.take_over(&attempt);
+        let result = self.take_over(&mut attempt);
         if let Err(held) = &result {
+            if attempt.waits.is_none() {
+                let Held { reason, detail } = held;
+                tracing::info!(
+                    partition = attempt.job.partition,
+                    reason = reason.as_str(),
+                    detail,
+                    "takeover waits"
+                );
+            }
             let same = attempt.waits.filter(|(reason, _)| *reason == held.reason);
             let (_, since) = *attempt.waits.insert(same.unwrap_or((held.reason, Instant::now())));
             if since.elapsed() < patience(held.reason) {
@@ -171,8 +185,11 @@ impl Takeover {
         }
     }
 
-    fn take_over(&self, attempt: &Attempt) -> Result<Taken, Held> {
+    fn take_over(&self, attempt: &mut Attempt) -> Result<Taken, Held> {
         let partition = attempt.job.partition;
+        if attempt.job.after_open {
+            self.witness.check_settled(&mut attempt.settlement)?;
+        }
         let progress = attempt.job.progress.upgrade().unwrap_or_default();
         let (evidence, memory) = self.witness.look(partition, &progress)?;
         match resume::decide(&evidence) {

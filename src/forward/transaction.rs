@@ -257,11 +257,13 @@ impl Transactions {
         group: &Arc<ConsumerGroupMetadata>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + COMMIT_TIMEOUT;
-        while self.producer.in_flight_count() > 0 {
-            // Every record is acknowledged or refused within its message time-out.
+        // Every record is acknowledged or refused within its message time-out. After the first refusal some may be so late
+        // as that: librdkafka was seen to leave them in its queue.
+        let mut refused = self.take_refused();
+        while self.producer.in_flight_count() > 0 && refused.is_empty() {
             self.serve_acknowledgements();
+            refused = self.take_refused();
         }
-        let refused = self.take_refused();
         if !refused.is_empty() {
             // Where all were refused because the transaction had failed, the next call says why it had.
             let why = || self.send_offsets(offsets, group, deadline).err().unwrap_or_else(purged);

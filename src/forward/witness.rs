@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::memory::Memory;
 use super::partition::Held;
 use super::resume::{Committed, Evidence};
+use super::settlement::Settlement;
 use super::takeover::Progress;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
@@ -114,12 +115,33 @@ impl Witness {
         if stable == end {
             return Ok(());
         }
-        let detail = format!(
+        Err(Held { reason: HeldReason::LedgerOpen, detail: self.open(topic, partition) })
+    }
+
+    /// Whether all that was open in the topics that events go to, when this was first asked, has ended.
+    pub(super) fn check_settled(&self, settlement: &mut Option<Settlement>) -> Result<(), Held> {
+        let begun = match settlement.take() {
+            Some(begun) => begun,
+            None => {
+                Settlement::begin(&self.config, &self.uncommitted).map_err(|error| unavailable(&error))?
+            }
+        };
+        let hanging = settlement.insert(begun).hanging(&self.reader).map_err(|error| unavailable(&error))?;
+        match hanging {
+            None => Ok(()),
+            Some((topic, partition)) => {
+                Err(Held { reason: HeldReason::TopicOpen, detail: self.open(&topic, partition) })
+            }
+        }
+    }
+
+    /// A transaction that does not end, and the command that ends it.
+    fn open(&self, topic: &str, partition: i32) -> String {
+        format!(
             "a transaction on {topic}-{partition} stays open; find and end it with: kafka-transactions \
              --bootstrap-server {} find-hanging --topic {topic} --partition {partition}",
             self.config.kafka.bootstrap_servers
-        );
-        Err(Held { reason: HeldReason::LedgerOpen, detail })
+        )
     }
 
     /// Reads the ledger partition from its log start to its end.

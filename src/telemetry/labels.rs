@@ -174,6 +174,8 @@ labels! {
     HeldReason as "reason" {
         /// A transaction on the ledger's partition does not end.
         LedgerOpen = "ledger_open",
+        /// A transaction on a topic that events go to does not end.
+        TopicOpen = "topic_open",
         /// The ledger says nothing where it should: waits for `forward.start_at`.
         LedgerGone = "ledger_gone",
         /// The ledger holds records that the relay did not write.

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use rdkafka::producer::Producer;
+use serde_json::Value;
+
 use crate::support::deployment::PARTITIONS;
 use crate::support::simulator::{Settings, Simulated, load, rate};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, pause, wait_for};
@@ -66,6 +69,29 @@ fn without_ledger_and_offsets_a_partition_waits_too() {
     wait_for("all partitions are held", SOON, || (relay.metric(held) == f64::from(PARTITIONS)).then_some(()));
     accepted(&relay);
     assert_eq!(deployment.published().len() as u64, EVENTS, "nothing was guessed");
+}
+
+/// Where a transaction of ours hangs, our next commit would make visible what was aborted (Kafka 4.3 lets that happen). Whose
+/// it is cannot be told: so whatever is open is waited for, once, when a producer was opened.
+#[test]
+fn what_hangs_in_an_event_topic_is_waited_for_before_anything_is_sent() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("hanging", &kafka);
+    let mut relay = deployment.relay().up();
+    let before = accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+    let hanging = kafka.open_transaction(&deployment.events());
+    relay.restart();
+    wait_for("it waits", SOON, || {
+        let waits = |line: &Value| line["message"] == "takeover waits" && line["reason"] == "topic_open";
+        relay.log().iter().any(waits).then_some(())
+    });
+    let waiting = accepted(&relay);
+    assert_eq!(relay.metric(r#"forward_records_total{outcome="published"}"#), 0.0);
+    hanging.abort_transaction(SOON).unwrap();
+    deployment.wait_until_forwarded(SOON);
+    Judge::of(&before.and(waiting), &deployment.published()).assert_flawless();
 }
 
 /// A whole process may sleep through the end of its transaction, and of its membership: its disk was slow, its host was

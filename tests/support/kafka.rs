@@ -203,6 +203,16 @@ impl Kafka {
         metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
     }
 
+    /// A transaction on a topic that has begun and does not end.
+    pub fn open_transaction(&self, topic: &str) -> BaseProducer {
+        let producer: BaseProducer = self.client().set("transactional.id", topic).create().unwrap();
+        producer.init_transactions(SOON).unwrap();
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::<(), _>::to(topic).partition(0).payload("not committed")).unwrap();
+        producer.flush(SOON).unwrap();
+        producer
+    }
+
     /// Appends a record by hand, as a stranger with access to Kafka would.
     pub fn append(&self, topic: &str, partition: i32, headers: &[(&str, &str)], value: &[u8]) {
         let mut client = self.client();

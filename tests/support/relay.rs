@@ -102,9 +102,14 @@ impl Relay {
 
     /// Starts it once more with the same configuration, after its end; waits until it listens. It has other ports.
     pub fn restart(&mut self) {
-        assert!(self.process.try_wait().unwrap().is_some(), "it runs still");
+        assert!(self.has_ended(), "it runs still");
         let again = Self::run(self.name.clone(), self.config.clone(), self.runs + 1);
         *self = again;
+    }
+
+    /// Whether its process is gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// The replica's.

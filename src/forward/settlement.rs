@@ -1,0 +1,82 @@
+//! After a producer was opened: nothing that its predecessor wrote may hang.
+//!
+//! Opened is to say that the coordinator has ended the last transaction of our transactional id, and has put its marker into
+//! each of its partitions. Kafka 4.3.0 and 4.3.1 leave the marker out where a partition has no leader at that moment
+//! (KAFKA-20734). What was aborted hangs there, and the next commit of the same producer in that partition would make it
+//! visible: an event twice. So before anything is sent, each partition that events can go to is looked at: whatever
+//! transactions are open there must end, up to where it ends now.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::{Config, Source};
+use crate::kafka::REQUEST_TIMEOUT;
+use crate::kafka::monitor::Monitor;
+
+/// Where the partitions that events can go to ended when it was begun.
+pub(super) struct Settlement {
+    ends: TopicPartitionList,
+}
+
+impl Settlement {
+    /// Takes the ends as `read_uncommitted` readers are told them.
+    pub(super) fn begin(config: &Config, uncommitted: &BaseConsumer<Monitor>) -> Result<Self, KafkaError> {
+        let metadata = uncommitted.fetch_metadata(None, REQUEST_TIMEOUT)?;
+        let mut partitions = TopicPartitionList::new();
+        for topic in metadata.topics().iter().filter(|topic| takes_events(config, topic.name())) {
+            for partition in topic.partitions() {
+                partitions.add_partition(topic.name(), partition.id());
+            }
+        }
+        Ok(Self { ends: ends(uncommitted, partitions)? })
+    }
+
+    /// A partition, by topic and number, that a transaction still holds back before where it ended.
+    pub(super) fn hanging(
+        &self,
+        committed: &BaseConsumer<Monitor>,
+    ) -> Result<Option<(String, i32)>, KafkaError> {
+        let stable = ends(committed, self.ends.clone())?;
+        let is_behind = |topic: &str, partition, end: Offset| {
+            stable.find_partition(topic, partition).is_none_or(|found| found.offset().to_raw() < end.to_raw())
+        };
+        let elements = self.ends.elements();
+        let hanging =
+            elements.iter().find(|found| is_behind(found.topic(), found.partition(), found.offset()));
+        Ok(hanging.map(|found| (found.topic().to_owned(), found.partition())))
+    }
+}
+
+/// Whether events, or dead letters, of this configuration can go to the topic.
+fn takes_events(config: &Config, topic: &str) -> bool {
+    let by_route = |source: &Source| {
+        source.routes.template().may_name(topic)
+            || source.routes.known_topics().iter().any(|known| known.as_str() == topic)
+    };
+    let is_a_log = [&config.inbox.topic, &config.ledger.topic].iter().any(|log| log.as_str() == topic);
+    !is_a_log && (config.forward.dead_letter_topic.as_str() == topic || config.sources.values().any(by_route))
+}
+
+/// Where partitions end, as this client's isolation level has it.
+fn ends(
+    client: &BaseConsumer<Monitor>,
+    mut partitions: TopicPartitionList,
+) -> Result<TopicPartitionList, KafkaError> {
+    if partitions.count() == 0 {
+        return Ok(partitions);
+    }
+    // Asked for as a time, "the end" is found for all of them with one request to each broker.
+    partitions.set_all_offsets(Offset::End)?;
+    let ends = client.offsets_for_times(partitions, REQUEST_TIMEOUT)?;
+    for found in ends.elements() {
+        found.error()?;
+    }
+    Ok(ends)
+}
+
+/// A transaction that was open when it began has ended by then, or hangs: the broker ends one after 10 s, and looks every
+/// 10 s.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
