@@ -32,6 +32,9 @@ use crate::telemetry::status::ForwardStatus;
 /// How often `/status` and the gauges are renewed, and windows looked through.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the log tells that there are more ids than may be kept; the metric counts them.
+const CAP_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Why the forward half cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -75,6 +78,7 @@ pub fn start(
         done,
         search: Search::default(),
         next_report: Instant::now(),
+        next_cap_warning: Instant::now(),
         shutdown,
     };
     Ok(std::thread::Builder::new().name("forward".to_owned()).spawn(move || forward.run())?)
@@ -94,6 +98,7 @@ struct Loop {
     admission: TopicAdmission,
     search: Search,
     next_report: Instant,
+    next_cap_warning: Instant,
     shutdown: CancellationToken,
 }
 
@@ -283,7 +288,7 @@ impl Loop {
             return;
         }
         self.next_report = now + REPORT_INTERVAL;
-        self.evict();
+        self.evict(now);
         self.producer.calm_down(now);
         let group = self.inbox.group();
         let owned = self.slots.status(now, |partition| group.end(partition));
@@ -305,7 +310,7 @@ impl Loop {
 
     /// Forgets ids that are older than the window, and the oldest of all where there are too many. Only between
     /// transactions: what a window holds then is committed.
-    fn evict(&mut self) {
+    fn evict(&mut self, now: Instant) {
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let evictions = &self.metrics.forward.window_evictions;
         let mut ids = 0;
@@ -314,7 +319,16 @@ impl Loop {
             evictions.of(Eviction::Age).inc_by(evicted as u64);
             ids += active.partition.window.len();
         }
-        while ids > self.config.dedup.max_ids {
+        let max_ids = self.config.dedup.max_ids;
+        if ids > max_ids && self.next_cap_warning <= now {
+            self.next_cap_warning = now + CAP_WARNING_INTERVAL;
+            tracing::warn!(
+                ids,
+                max_ids,
+                "more ids than dedup.max_ids: the oldest are forgotten early, and a repeat of one would be published again"
+            );
+        }
+        while ids > max_ids {
             let oldest = self
                 .slots
                 .active()

@@ -2,7 +2,11 @@
 
 use clearfeed_relay::simulator::{Client, unix_seconds};
 
-use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, SOON, Sender, block_on, runtime, wait_for};
+use crate::support::deployment::PARTITIONS;
+use crate::support::simulator::load;
+use crate::support::{
+    AFTER_TIMEOUTS, Deployment, Kafka, SOON, Sender, Simulation, block_on, runtime, wait_for,
+};
 
 const EVENT: &str = r#"{"id":"e-1","type":"request","sub_type":"created","request":{"id":77}}"#;
 const MINUTES: u64 = 60;
@@ -84,4 +88,28 @@ fn a_thousand_concurrent_replays_through_two_replicas_are_one_record() {
     assert_eq!(deployment.reader().all(&deployment.inbox()).len(), 1000);
     assert_eq!(deployment.published().len(), 1);
     assert_eq!(deployment.reader().all(&deployment.dead_letters()).len(), 0);
+}
+
+/// Memory has its bound. What goes beyond is told, for a repeat of it would be out once more.
+#[test]
+fn ids_beyond_the_cap_are_forgotten_and_counted() {
+    const CAP: u64 = 100;
+    const EVENTS: u64 = 300;
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("cap", &kafka);
+    let mut relay = deployment.relay().set("dedup.max_ids", &CAP.to_string()).up();
+    let simulated = Simulation::run(load(vec![relay.target()], EVENTS, 30));
+    assert_eq!(simulated.summary.accepted_events, EVENTS);
+    deployment.wait_until_forwarded(SOON);
+    let evicted = r#"window_evictions_total{reason="cap"}"#;
+    wait_for("the oldest went", SOON, || (relay.metric(evicted) == (EVENTS - CAP) as f64).then_some(()));
+    let is_told =
+        |line: &serde_json::Value| line["message"].to_string().contains("more ids than dedup.max_ids");
+    assert!(relay.log().iter().any(is_told));
+    wait_for("the rest is left", SOON, || (relay.metric("window_ids") == CAP as f64).then_some(()));
+    relay.stop();
+    // A new owner reads them all, and keeps no more of them.
+    relay.restart();
+    relay.wait_active(PARTITIONS);
+    wait_for("no more is left", SOON, || (relay.metric("window_ids") == CAP as f64).then_some(()));
 }
