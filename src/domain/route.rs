@@ -118,9 +118,10 @@ impl Template {
     pub fn may_name(&self, name: &str) -> bool {
         match self {
             Self::Fixed(topic) => topic.as_str() == name,
-            Self::ByType { prefix, suffix } => {
-                name.len() > prefix.len() + suffix.len() && name.starts_with(prefix) && name.ends_with(suffix)
-            }
+            Self::ByType { prefix, suffix } => name
+                .strip_prefix(prefix.as_str())
+                .and_then(|rest| rest.strip_suffix(suffix.as_str()))
+                .is_some_and(is_plain_type),
         }
     }
 }

@@ -23,9 +23,9 @@ const FENCE_MEMORY: Duration = Duration::from_secs(300);
 /// From this many fencings within [`FENCE_MEMORY`] on it is a second process, and a person should know.
 const FENCES_TO_REPORT: usize = 3;
 
-/// A producer that a call did not come back from keeps threads and connections until it does. With so many of them
-/// the next one waits.
-const MOST_LEFT_BEHIND: usize = 3;
+/// A producer that a call did not come back from keeps threads and connections until it does. Beyond so many of them only
+/// one is opened a minute.
+const MANY_LEFT_BEHIND: usize = 3;
 
 /// The transactional producer, replaced whenever it is of no use any more.
 pub(super) struct Producer {
@@ -35,7 +35,9 @@ pub(super) struct Producer {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     state: State,
-    /// Since it was opened nobody has seen that nothing of its predecessor's hangs.
+    /// How often it was opened.
+    openings: u32,
+    /// Since it was opened last nobody has seen that nothing of its predecessor's hangs.
     is_unsettled: bool,
     /// Calls that did not come back, each with its producer.
     left_behind: Vec<Weak<()>>,
@@ -67,6 +69,7 @@ impl Producer {
             metrics,
             health,
             state: State::Down(Instant::now()),
+            openings: 0,
             is_unsettled: true,
             left_behind: Vec::new(),
             fences: Fences::default(),
@@ -75,15 +78,14 @@ impl Producer {
 
     /// Whether the transactional id is ours; takes it when it is time to.
     pub(super) fn is_open(&mut self, now: Instant) -> bool {
-        self.left_behind.retain(|call| call.strong_count() > 0);
         match self.state {
             State::Open(_) => true,
             State::Down(not_before) if not_before > now => false,
-            State::Down(_) if self.left_behind.len() >= MOST_LEFT_BEHIND => false,
             State::Down(_) => match Transactions::open(&self.client, self.monitor.principal()) {
                 Ok(transactions) => {
                     tracing::info!(transactional_id = self.id, "transactions are ours");
                     self.health.forward().clear(Concern::Starting);
+                    self.openings += 1;
                     self.state = State::Open(transactions);
                     true
                 }
@@ -95,9 +97,9 @@ impl Producer {
         }
     }
 
-    /// Whether something that a producer before this one wrote may hang.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.is_unsettled
+    /// The number of its opening, where something that a producer before it wrote may hang.
+    pub(super) fn unsettled(&self) -> Option<u32> {
+        self.is_unsettled.then_some(self.openings)
     }
 
     /// Nothing hangs.
@@ -140,6 +142,8 @@ impl Producer {
             _ => FIRST_PAUSE,
         };
         self.is_unsettled = true;
+        self.left_behind.retain(|call| call.strong_count() > 0);
+        let pause = if self.left_behind.len() < MANY_LEFT_BEHIND { pause } else { LAST_PAUSE };
         if let State::Open(transactions) = std::mem::replace(&mut self.state, State::Down(now + pause)) {
             self.left_behind.push(transactions.call());
         }

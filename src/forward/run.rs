@@ -115,7 +115,7 @@ impl Loop {
                 inbox.wait();
                 continue;
             }
-            if self.slots.take_over(now, self.producer.is_unsettled(), &self.jobs).is_err() {
+            if self.slots.take_over(now, self.producer.unsettled(), &self.jobs).is_err() {
                 // Without a beat `/livez` asks for a new process.
                 tracing::error!("the thread that takes partitions over is gone: forward half ends");
                 break;
@@ -195,7 +195,7 @@ impl Loop {
                     continue;
                 }
             };
-            if job.after_open {
+            if job.unsettled.is_some() {
                 self.producer.settled();
             }
             let next = taken.partition.next();
@@ -308,35 +308,20 @@ impl Loop {
         self.health.set_forward(status);
     }
 
-    /// Forgets ids that are older than the window, and the oldest of all where there are too many. Only between
-    /// transactions: what a window holds then is committed.
+    /// Forgets ids, between transactions: what a window holds then is committed.
     fn evict(&mut self, now: Instant) {
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        let evictions = &self.metrics.forward.window_evictions;
-        let mut ids = 0;
-        for (_, active) in self.slots.active() {
-            let evicted = active.partition.window.evict(now_ms);
-            evictions.of(Eviction::Age).inc_by(evicted as u64);
-            ids += active.partition.window.len();
-        }
         let max_ids = self.config.dedup.max_ids;
-        if ids > max_ids && self.next_cap_warning <= now {
+        let (aged, surplus) = self.slots.evict(jiff::Timestamp::now().as_millisecond(), max_ids);
+        let evictions = &self.metrics.forward.window_evictions;
+        evictions.of(Eviction::Age).inc_by(aged);
+        evictions.of(Eviction::Cap).inc_by(surplus);
+        if surplus > 0 && self.next_cap_warning <= now {
             self.next_cap_warning = now + CAP_WARNING_INTERVAL;
             tracing::warn!(
-                ids,
+                surplus,
                 max_ids,
                 "more ids than dedup.max_ids: the oldest are forgotten early, and a repeat of one would be published again"
             );
-        }
-        while ids > max_ids {
-            let oldest = self
-                .slots
-                .active()
-                .min_by_key(|(_, active)| active.partition.window.oldest_ms().unwrap_or(i64::MAX));
-            let Some((_, active)) = oldest else { return };
-            active.partition.window.evict_oldest();
-            evictions.of(Eviction::Cap).inc();
-            ids -= 1;
         }
     }
 }

@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{Config, Source};
@@ -23,8 +22,9 @@ pub(super) struct Settlement {
 
 impl Settlement {
     /// Takes the ends as `read_uncommitted` readers are told them.
-    pub(super) fn begin(config: &Config, uncommitted: &BaseConsumer<Monitor>) -> Result<Self, KafkaError> {
-        let metadata = uncommitted.fetch_metadata(None, REQUEST_TIMEOUT)?;
+    pub(super) fn begin(config: &Config, uncommitted: &BaseConsumer<Monitor>) -> Result<Self, String> {
+        let metadata =
+            uncommitted.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|error| error.to_string())?;
         let mut partitions = TopicPartitionList::new();
         for topic in metadata.topics().iter().filter(|topic| takes_events(config, topic.name())) {
             for partition in topic.partitions() {
@@ -35,10 +35,7 @@ impl Settlement {
     }
 
     /// A partition, by topic and number, that a transaction still holds back before where it ended.
-    pub(super) fn hanging(
-        &self,
-        committed: &BaseConsumer<Monitor>,
-    ) -> Result<Option<(String, i32)>, KafkaError> {
+    pub(super) fn hanging(&self, committed: &BaseConsumer<Monitor>) -> Result<Option<(String, i32)>, String> {
         let stable = ends(committed, self.ends.clone())?;
         let is_behind = |topic: &str, partition, end: Offset| {
             stable.find_partition(topic, partition).is_none_or(|found| found.offset().to_raw() < end.to_raw())
@@ -64,19 +61,21 @@ fn takes_events(config: &Config, topic: &str) -> bool {
 fn ends(
     client: &BaseConsumer<Monitor>,
     mut partitions: TopicPartitionList,
-) -> Result<TopicPartitionList, KafkaError> {
+) -> Result<TopicPartitionList, String> {
     if partitions.count() == 0 {
         return Ok(partitions);
     }
     // Asked for as a time, "the end" is found for all of them with one request to each broker.
-    partitions.set_all_offsets(Offset::End)?;
-    let ends = client.offsets_for_times(partitions, REQUEST_TIMEOUT)?;
-    for found in ends.elements() {
-        found.error()?;
-    }
-    Ok(ends)
+    let asked = partitions.set_all_offsets(Offset::End);
+    let ends = asked.and_then(|()| client.offsets_for_times(partitions, REQUEST_TIMEOUT));
+    let ends = ends.map_err(|error| error.to_string())?;
+    let refused = ends.elements().iter().find_map(|found| {
+        let error = found.error().err()?;
+        Some(format!("where {}-{} ends: {error}", found.topic(), found.partition()))
+    });
+    refused.map_or(Ok(ends), Err)
 }
 
-/// A transaction that was open when it began has ended by then, or hangs: the broker ends one after 10 s, and looks every
-/// 10 s.
+/// A transaction of a relay that was open when it began has ended by then, or hangs: the broker ends one after 10 s, and looks
+/// every 10 s. One of another writer may take longer, and is waited for all the same.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

@@ -102,13 +102,13 @@ impl Slots {
     pub(super) fn take_over(
         &mut self,
         now: Instant,
-        after_open: bool,
+        unsettled: Option<u32>,
         jobs: &Sender<Job>,
     ) -> Result<(), SendError<Job>> {
         for (&partition, slot) in &mut self.slots {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
                 let progress = Arc::default();
-                jobs.send(Job { partition, progress: Arc::downgrade(&progress), after_open })?;
+                jobs.send(Job { partition, progress: Arc::downgrade(&progress), unsettled })?;
                 slot.state = State::TakingOver(progress);
             }
         }
@@ -179,6 +179,24 @@ impl Slots {
             State::Active(active) => Some(active.as_mut()),
             _ => None,
         }
+    }
+
+    /// Forgets ids that are older than the window, and then the oldest of all where they are more than `max_ids`; says how
+    /// many for each reason.
+    pub(super) fn evict(&mut self, now_ms: i64, max_ids: usize) -> (u64, u64) {
+        let (mut aged, mut ids) = (0, 0);
+        for (_, active) in self.active() {
+            aged += active.partition.window.evict(now_ms);
+            ids += active.partition.window.len();
+        }
+        let surplus = ids.saturating_sub(max_ids);
+        for _ in 0..surplus {
+            let age = |active: &Active| active.partition.window.oldest_ms().unwrap_or(i64::MAX);
+            if let Some((_, active)) = self.active().min_by_key(|(_, active)| age(active)) {
+                active.partition.window.evict_oldest();
+            }
+        }
+        (aged as u64, surplus as u64)
     }
 
     /// Their transaction took place. Returns what the ledger now knows to be lost.

@@ -32,8 +32,8 @@ pub struct Job {
     pub partition: i32,
     /// Whom the progress is told; it also tells this takeover from earlier and later ones.
     pub progress: Weak<Progress>,
-    /// Our producer was just opened: nothing that its predecessor wrote may hang.
-    pub after_open: bool,
+    /// Our producer was opened, for the so-manieth time, and nobody has seen yet that nothing of its predecessor's hangs.
+    pub unsettled: Option<u32>,
 }
 
 /// How much of a ledger partition has been read: offsets, counted from its log start.
@@ -84,12 +84,11 @@ struct Attempt {
     started: Instant,
     /// Why it is tried in vain, and since when.
     waits: Option<(HeldReason, Instant)>,
-    settlement: Option<Settlement>,
 }
 
 impl Attempt {
     fn new(job: Job) -> Self {
-        Self { job, started: Instant::now(), waits: None, settlement: None }
+        Self { job, started: Instant::now(), waits: None }
     }
 }
 
@@ -109,6 +108,8 @@ pub struct Takeover {
     config: Config,
     monitor: Monitor,
     witness: Witness,
+    /// Of which opening of our producer, and what it waits for.
+    settlement: Option<(u32, Settlement)>,
     shutdown: CancellationToken,
 }
 
@@ -116,7 +117,7 @@ impl Takeover {
     /// Makes the clients; nothing is sent yet.
     pub fn new(config: Config, monitor: &Monitor, shutdown: CancellationToken) -> Result<Self, ClientError> {
         let witness = Witness::new(&config, monitor, &shutdown)?;
-        Ok(Self { config, monitor: monitor.clone(), witness, shutdown })
+        Ok(Self { config, monitor: monitor.clone(), witness, settlement: None, shutdown })
     }
 
     /// Works until the loop hangs up. One partition is read at a time; those that have to wait for a transaction to end
@@ -155,11 +156,11 @@ impl Takeover {
 
     /// One attempt: done with, or to be made again.
     fn turn(&mut self, mut attempt: Attempt) -> Result<Done, Attempt> {
-        let result = self.take_over(&mut attempt);
+        let result = self.take_over(&attempt);
         if let Err(held) = &result {
             if attempt.waits.is_none() {
                 let Held { reason, detail } = held;
-                tracing::info!(
+                tracing::debug!(
                     partition = attempt.job.partition,
                     reason = reason.as_str(),
                     detail,
@@ -185,10 +186,15 @@ impl Takeover {
         }
     }
 
-    fn take_over(&self, attempt: &mut Attempt) -> Result<Taken, Held> {
+    fn take_over(&mut self, attempt: &Attempt) -> Result<Taken, Held> {
         let partition = attempt.job.partition;
-        if attempt.job.after_open {
-            self.witness.check_settled(&mut attempt.settlement)?;
+        if let Some(opening) = attempt.job.unsettled {
+            let begun = self.settlement.take().filter(|(of, _)| *of == opening);
+            let (_, settlement) = match begun {
+                Some(begun) => self.settlement.insert(begun),
+                None => self.settlement.insert((opening, self.witness.begin_settlement()?)),
+            };
+            self.witness.check_settled(settlement)?;
         }
         let progress = attempt.job.progress.upgrade().unwrap_or_default();
         let (evidence, memory) = self.witness.look(partition, &progress)?;

@@ -66,6 +66,7 @@ impl Failure {
         };
         match error.rdkafka_error_code() {
             Some(code) if is_fenced(code) => Self::Fenced(detail),
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => Self::TooLarge,
             _ if is_fatal || !requires_abort => Self::Replace(detail),
             _ => Self::environment(detail),
         }
@@ -236,9 +237,9 @@ impl Transactions {
         let is_consequence = error.rdkafka_error_code() == Some(RDKafkaErrorCode::State);
         let deadline = Instant::now() + REPORT_TIMEOUT;
         let mut refused = self.take_refused();
-        while is_consequence && refused.is_empty() && Instant::now() < deadline {
+        while is_consequence && refusal(&refused).is_none() && Instant::now() < deadline {
             self.serve_acknowledgements();
-            refused = self.take_refused();
+            refused.extend(self.take_refused());
         }
         if !is_consequence {
             refused.push((inbox_partition, error.clone()));
@@ -257,12 +258,12 @@ impl Transactions {
         group: &Arc<ConsumerGroupMetadata>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + COMMIT_TIMEOUT;
-        // Every record is acknowledged or refused within its message time-out. After the first refusal some may be so late
-        // as that: librdkafka was seen to leave them in its queue.
+        // Every record is acknowledged or refused within its message time-out. After a refusal some may be so late as that:
+        // librdkafka was seen to leave them in its queue. What is purged in consequence may be told before the refusal.
         let mut refused = self.take_refused();
-        while self.producer.in_flight_count() > 0 && refused.is_empty() {
+        while self.producer.in_flight_count() > 0 && refusal(&refused).is_none() {
             self.serve_acknowledgements();
-            refused = self.take_refused();
+            refused.extend(self.take_refused());
         }
         if !refused.is_empty() {
             // Where all were refused because the transaction had failed, the next call says why it had.

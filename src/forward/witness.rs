@@ -1,5 +1,6 @@
 //! What there is to know about a partition before it is taken over, as Kafka tells it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
@@ -13,6 +14,7 @@ use super::memory::Memory;
 use super::partition::Held;
 use super::resume::{Committed, Evidence};
 use super::settlement::Settlement;
+use super::slots::refused_by_kafka;
 use super::takeover::Progress;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
@@ -60,7 +62,7 @@ impl Witness {
 
     /// All that there is to know, in the order that makes it one picture: the group's offset, then that no transaction is
     /// open, then the ledger.
-    pub(super) fn look(&self, partition: i32, progress: &Progress) -> Result<(Evidence, Memory), Held> {
+    pub(super) fn look(&self, partition: i32, progress: &Arc<Progress>) -> Result<(Evidence, Memory), Held> {
         // First of all because it is quick: the group's offset is only told when the transactions on it are over.
         self.check_stable(partition)?;
         let committed = self.committed(partition).map_err(|error| match error.rdkafka_error_code() {
@@ -118,16 +120,14 @@ impl Witness {
         Err(Held { reason: HeldReason::LedgerOpen, detail: self.open(topic, partition) })
     }
 
-    /// Whether all that was open in the topics that events go to, when this was first asked, has ended.
-    pub(super) fn check_settled(&self, settlement: &mut Option<Settlement>) -> Result<(), Held> {
-        let begun = match settlement.take() {
-            Some(begun) => begun,
-            None => {
-                Settlement::begin(&self.config, &self.uncommitted).map_err(|error| unavailable(&error))?
-            }
-        };
-        let hanging = settlement.insert(begun).hanging(&self.reader).map_err(|error| unavailable(&error))?;
-        match hanging {
+    /// Takes note of what is open in the topics that events go to.
+    pub(super) fn begin_settlement(&self) -> Result<Settlement, Held> {
+        Settlement::begin(&self.config, &self.uncommitted).map_err(refused_by_kafka)
+    }
+
+    /// Whether all that was open then has ended.
+    pub(super) fn check_settled(&self, settlement: &Settlement) -> Result<(), Held> {
+        match settlement.hanging(&self.reader).map_err(refused_by_kafka)? {
             None => Ok(()),
             Some((topic, partition)) => {
                 Err(Held { reason: HeldReason::TopicOpen, detail: self.open(&topic, partition) })
@@ -145,7 +145,7 @@ impl Witness {
     }
 
     /// Reads the ledger partition from its log start to its end.
-    fn read_ledger(&self, partition: i32, progress: &Progress) -> Result<Memory, Held> {
+    fn read_ledger(&self, partition: i32, progress: &Arc<Progress>) -> Result<Memory, Held> {
         let topic = self.config.ledger.topic.as_str();
         let (start, end) = self
             .reader
@@ -156,6 +156,9 @@ impl Witness {
         let mut last_told = Instant::now();
         self.read_from(topic, partition, start, |record| {
             let (read, of) = (record.offset() + 1 - start, end - start);
+            if Arc::strong_count(progress) == 1 {
+                return Err(refused_by_kafka("nobody waits for it any more"));
+            }
             progress.tell(read.unsigned_abs(), of.unsigned_abs());
             if last_told.elapsed() > TOLD_EVERY {
                 last_told = Instant::now();
@@ -278,5 +281,5 @@ pub(super) fn behind() -> Held {
 }
 
 fn unavailable(error: &KafkaError) -> Held {
-    Held { reason: HeldReason::Kafka, detail: error.to_string() }
+    refused_by_kafka(error.to_string())
 }

@@ -19,8 +19,8 @@ use super::status::{
 use crate::config::Role;
 
 /// A forward thread that did not come round for so long is stuck. Its longest honest round, in an outage of Kafka, is
-/// 65 s: 20 s for a topic that is asked for and created, 10 s for the offsets at the begin, 10 s for the records, 15 s for
-/// offsets and commit, 10 s for an abort. With room to spare, so that no outage gets a healthy process killed.
+/// 55 s: 20 s for a topic that is asked for and created, 10 s for the offsets at the begin, 15 s for the
+/// records, the offsets and the commit, 10 s for an abort. With room to spare, so that no outage gets a healthy process killed.
 pub const FORWARD_SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Before the first beat there is nothing to be late with: the start may wait for Kafka as long as it takes.

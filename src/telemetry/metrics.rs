@@ -152,7 +152,7 @@ families! {
         pub window_rebuild: Histogram [REBUILD_SECONDS] = "window_rebuild_seconds",
             "Seconds to rebuild a partition's window from the ledger.";
         pub ledger_unread: IntGauge [] = "ledger_unread_records",
-            "Ledger offsets still to be read before the partitions that this replica takes over are forwarded.";
+            "Ledger offsets still to be read of the partition that is being taken over now; the others wait for their turn.";
         pub window_evictions: Labelled<Eviction, IntCounter> [] = "window_evictions_total",
             "Ids that left the window: by age as promised, by cap too early.";
         pub records_lost: IntCounter [] = "inbox_records_lost_total",

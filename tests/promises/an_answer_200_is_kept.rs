@@ -5,7 +5,7 @@ use std::sync::Barrier;
 
 use crate::support::deployment::PATH;
 use crate::support::simulator::{Sender, load};
-use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, SOON, Simulation, http, wait_for};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, http, wait_for};
 
 /// One broker of three may be away, and two may not. While two are, forwarding has no coordinator either; a minute is longer
 /// than all its time-outs, and it goes on in the same process.
@@ -55,24 +55,26 @@ fn a_delivery_that_two_replicas_get_at_once_is_one_record() {
     let kafka = Kafka::shared();
     let deployment = Deployment::new("at-once", &kafka);
     let replicas = [deployment.replica("a").start(), deployment.replica("b").start()];
-    replicas.iter().for_each(crate::support::Relay::wait_ready);
+    replicas.iter().for_each(Relay::wait_ready);
     let deliveries: Vec<_> = (0..DELIVERIES)
         .map(|n| {
             deployment.delivery(format!(r#"{{"id":"{n}","type":"request","request":{{"id":{}}}}}"#, n % 7))
         })
         .collect();
     let together = Barrier::new(replicas.len());
-    std::thread::scope(|scope| {
-        for replica in &replicas {
-            scope.spawn(|| {
-                let mut sender = Sender::new(vec![replica.target()]);
-                for delivery in &deliveries {
-                    together.wait();
-                    assert_eq!(sender.send(delivery), 200);
-                }
-            });
-        }
+    let send_all = |replica: &Relay| {
+        let mut sender = Sender::new(vec![replica.target()]);
+        let each = deliveries.iter().map(|delivery| {
+            together.wait();
+            sender.send(delivery)
+        });
+        each.collect::<Vec<_>>()
+    };
+    let answers = std::thread::scope(|scope| {
+        let running: Vec<_> = replicas.iter().map(|replica| scope.spawn(|| send_all(replica))).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
+    assert_eq!(answers, [200; 2 * DELIVERIES]);
     deployment.wait_until_forwarded(SOON);
     let mut published: Vec<usize> =
         deployment.published().iter().map(|record| record.header("ce_id").parse().unwrap()).collect();

@@ -21,7 +21,6 @@ fn a_leader_whose_clock_is_two_hours_ahead_and_its_successors_repeat_nothing() {
     let kafka = Kafka::own(3);
     let is_whole = || wait_for("all replicas are in sync", AFTER_TIMEOUTS, || kafka.is_whole().then_some(()));
     kafka.restart_ahead(2, 2 * HOUR);
-    is_whole();
     all_is_remembered("ahead", &kafka, || {
         is_whole();
         kafka.kill(Some(2));

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use rdkafka::producer::Producer;
-use serde_json::Value;
 
 use crate::support::deployment::PARTITIONS;
 use crate::support::simulator::{Settings, Simulated, load, rate};
@@ -83,11 +82,11 @@ fn what_hangs_in_an_event_topic_is_waited_for_before_anything_is_sent() {
     relay.stop();
     let hanging = kafka.open_transaction(&deployment.events());
     relay.restart();
-    wait_for("it waits", SOON, || {
-        let waits = |line: &Value| line["message"] == "takeover waits" && line["reason"] == "topic_open";
-        relay.log().iter().any(waits).then_some(())
-    });
     let waiting = accepted(&relay);
+    let held = r#"forward_partitions_held{reason="topic_open"}"#;
+    wait_for("all wait, and say so", AFTER_TIMEOUTS, || {
+        (relay.metric(held) == f64::from(PARTITIONS)).then_some(())
+    });
     assert_eq!(relay.metric(r#"forward_records_total{outcome="published"}"#), 0.0);
     hanging.abort_transaction(SOON).unwrap();
     deployment.wait_until_forwarded(SOON);
@@ -111,11 +110,23 @@ fn a_process_that_slept_through_its_transaction_repeats_nothing() {
     wait_for("events are forwarded", SOON, || {
         (relay.metric(r#"forward_records_total{outcome="published"}"#) > 300.0).then_some(())
     });
-    relay.signal("STOP");
-    pause(TRANSACTIONS_END);
-    relay.signal("CONT");
-    let before = running.finished();
-    wait_for("the load goes on", SOON, || (running.finished() > before + 300).then_some(()));
+    let failed = || {
+        let ends = ["aborted", "unknown"].map(|outcome| {
+            relay.metric(&format!(r#"forward_transaction_duration_seconds_count{{outcome="{outcome}"}}"#))
+        });
+        ends.iter().sum::<f64>()
+    };
+    // It is nearly always in a transaction.
+    wait_for("it slept through one", AFTER_TIMEOUTS, || {
+        let before = failed();
+        relay.signal("STOP");
+        pause(TRANSACTIONS_END);
+        relay.signal("CONT");
+        let sent = running.finished();
+        wait_for("the load goes on", SOON, || (running.finished() > sent + 300).then_some(()));
+        deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+        (failed() > before).then_some(())
+    });
     let simulated = running.stop();
     deployment.wait_until_forwarded(AFTER_TIMEOUTS);
     Judge::of(&simulated, &deployment.published()).assert_flawless();

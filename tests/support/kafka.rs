@@ -205,7 +205,9 @@ impl Kafka {
 
     /// A transaction on a topic that has begun and does not end.
     pub fn open_transaction(&self, topic: &str) -> BaseProducer {
-        let producer: BaseProducer = self.client().set("transactional.id", topic).create().unwrap();
+        let mut client = self.client();
+        client.set("transactional.id", topic).set("transaction.timeout.ms", "300000");
+        let producer: BaseProducer = client.create().unwrap();
         producer.init_transactions(SOON).unwrap();
         producer.begin_transaction().unwrap();
         producer.send(BaseRecord::<(), _>::to(topic).partition(0).payload("not committed")).unwrap();

@@ -99,9 +99,13 @@ impl Way {
         let before = std::mem::replace(&mut *self.trouble.lock().unwrap(), trouble);
         self.trouble_changed.notify_all();
         if trouble == Some(Trouble::Cut) || matches!(before, Some(Trouble::LostAnswers(_))) {
-            for stream in self.open.lock().unwrap().drain(..) {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
+            self.close_all();
+        }
+    }
+
+    fn close_all(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -128,6 +132,9 @@ impl Way {
         let Ok(ends) = ends() else { return };
         let _ = (client.set_nodelay(true), broker.set_nodelay(true));
         self.open.lock().unwrap().extend(ends);
+        if self.trouble() == Some(Trouble::Cut) {
+            return self.close_all(); // it began in between
+        }
         let (Ok(client_again), Ok(broker_again)) = (client.try_clone(), broker.try_clone()) else { return };
         let is_silent = Arc::new(AtomicBool::new(false));
         let (way, silence) = (Arc::clone(self), Arc::clone(&is_silent));
