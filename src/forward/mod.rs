@@ -17,6 +17,7 @@ mod inbox;
 pub mod memory;
 pub mod partition;
 mod producer;
+pub mod progress;
 pub mod resume;
 mod run;
 mod search;

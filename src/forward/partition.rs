@@ -58,6 +58,13 @@ pub struct Held {
     pub detail: String,
 }
 
+impl Held {
+    /// Kafka refuses something, or is away.
+    pub(super) fn by_kafka(detail: impl Into<String>) -> Self {
+        Self { reason: HeldReason::Kafka, detail: detail.into() }
+    }
+}
+
 /// Whether a topic named by an event's type may be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {

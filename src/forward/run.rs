@@ -14,9 +14,10 @@ use super::admission::TopicAdmission;
 use super::batch::{Batch, Forwarded, Scope};
 use super::group::GroupEvent;
 use super::inbox::{Gathered, InboxReader};
+use super::partition::Held;
 use super::producer::Producer;
 use super::search::Search;
-use super::slots::{Slots, refused_by_kafka};
+use super::slots::Slots;
 use super::takeover::{Done, Job, Takeover};
 use super::transaction::Failure;
 use crate::config::Config;
@@ -200,7 +201,7 @@ impl Loop {
             }
             let next = taken.partition.next();
             if let Err(error) = self.inbox.go_on(job.partition, next) {
-                self.slots.hold(job.partition, refused_by_kafka(error.to_string()), now);
+                self.slots.hold(job.partition, Held::by_kafka(error.to_string()), now);
                 continue;
             }
             if taken.lost > 0 {
@@ -269,7 +270,7 @@ impl Loop {
             Failure::TooLarge => self.search.too_large(batch, now),
             Failure::Environment { detail, partitions } => {
                 for partition in if partitions.is_empty() { concerned } else { partitions } {
-                    self.slots.hold(partition, refused_by_kafka(&detail), now);
+                    self.slots.hold(partition, Held::by_kafka(&detail), now);
                 }
             }
             Failure::Fenced(_) | Failure::Replace(_) => {}

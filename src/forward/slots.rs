@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::partition::{Held, Partition};
-use super::takeover::{Job, Progress, Taken};
-use crate::telemetry::labels::{HeldReason, Label};
+use super::progress::Progress;
+use super::takeover::{Job, Taken};
+use crate::telemetry::labels::Label;
 use crate::telemetry::status::{PartitionState, PartitionStatus};
 
 /// A held partition is tried again after this, doubling.
@@ -295,9 +296,4 @@ impl Active {
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         self.ledger_written.is_none_or(|written| now.duration_since(written) > LEDGER_SILENCE)
     }
-}
-
-/// What a partition waits for when Kafka refuses something.
-pub(super) fn refused_by_kafka(detail: impl Into<String>) -> Held {
-    Held { reason: HeldReason::Kafka, detail: detail.into() }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::partition::{Held, Partition};
+use super::progress::Progress;
 use super::resume::{self, Committed, Decision};
 use super::settlement::{self, Settlement};
 use super::witness::{Witness, behind};
@@ -16,7 +16,6 @@ use crate::config::Config;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
 use crate::telemetry::labels::{HeldReason, Label};
-use crate::telemetry::status::LedgerProgress;
 
 /// A partition on whose ledger a transaction stays open for longer is held.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,26 +33,6 @@ pub struct Job {
     pub progress: Weak<Progress>,
     /// Our producer was opened, for the so-manieth time, and nobody has seen yet that nothing of its predecessor's hangs.
     pub unsettled: Option<u32>,
-}
-
-/// How much of a ledger partition has been read: offsets, counted from its log start.
-#[derive(Debug, Default)]
-pub struct Progress {
-    read: AtomicU64,
-    of: AtomicU64,
-}
-
-impl Progress {
-    /// Tells how far it is.
-    pub fn tell(&self, read: u64, of: u64) {
-        self.read.store(read, Ordering::Relaxed);
-        self.of.store(of, Ordering::Relaxed);
-    }
-
-    /// What was last told.
-    pub fn told(&self) -> LedgerProgress {
-        LedgerProgress { read: self.read.load(Ordering::Relaxed), of: self.of.load(Ordering::Relaxed) }
-    }
 }
 
 /// What became of a job.

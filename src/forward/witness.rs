@@ -12,10 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
 use super::partition::Held;
+use super::progress::Progress;
 use super::resume::{Committed, Evidence};
 use super::settlement::Settlement;
-use super::slots::refused_by_kafka;
-use super::takeover::Progress;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::LedgerError;
@@ -122,12 +121,12 @@ impl Witness {
 
     /// Takes note of what is open in the topics that events go to.
     pub(super) fn begin_settlement(&self) -> Result<Settlement, Held> {
-        Settlement::begin(&self.config, &self.uncommitted).map_err(refused_by_kafka)
+        Settlement::begin(&self.config, &self.uncommitted).map_err(Held::by_kafka)
     }
 
     /// Whether all that was open then has ended.
     pub(super) fn check_settled(&self, settlement: &Settlement) -> Result<(), Held> {
-        match settlement.hanging(&self.reader).map_err(refused_by_kafka)? {
+        match settlement.hanging(&self.reader).map_err(Held::by_kafka)? {
             None => Ok(()),
             Some((topic, partition)) => {
                 Err(Held { reason: HeldReason::TopicOpen, detail: self.open(&topic, partition) })
@@ -157,7 +156,7 @@ impl Witness {
         self.read_from(topic, partition, start, |record| {
             let (read, of) = (record.offset() + 1 - start, end - start);
             if Arc::strong_count(progress) == 1 {
-                return Err(refused_by_kafka("nobody waits for it any more"));
+                return Err(Held::by_kafka("nobody waits for it any more"));
             }
             progress.tell(read.unsigned_abs(), of.unsigned_abs());
             if last_told.elapsed() > TOLD_EVERY {
@@ -281,5 +280,5 @@ pub(super) fn behind() -> Held {
 }
 
 fn unavailable(error: &KafkaError) -> Held {
-    refused_by_kafka(error.to_string())
+    Held::by_kafka(error.to_string())
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
 use clearfeed_relay::config;
-use clearfeed_relay::forward::takeover::{Job, Progress, Takeover};
+use clearfeed_relay::forward::progress::Progress;
+use clearfeed_relay::forward::takeover::{Job, Takeover};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::simulator::{Simulated, load};
