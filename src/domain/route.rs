@@ -167,6 +167,11 @@ impl Routes {
         self.table.values().cloned().chain(by_template).collect()
     }
 
+    /// Whether some event goes to the topic of this name.
+    pub fn may_name(&self, topic: &str) -> bool {
+        self.template.may_name(topic) || self.table.values().any(|named| named.as_str() == topic)
+    }
+
     /// The template, for `/status` and error messages.
     pub fn template(&self) -> &Template {
         &self.template

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::kafka::REQUEST_TIMEOUT;
 use crate::kafka::monitor::Monitor;
 
@@ -49,12 +49,9 @@ impl Settlement {
 
 /// Whether events, or dead letters, of this configuration can go to the topic.
 fn takes_events(config: &Config, topic: &str) -> bool {
-    let by_route = |source: &Source| {
-        source.routes.template().may_name(topic)
-            || source.routes.known_topics().iter().any(|known| known.as_str() == topic)
-    };
     let is_a_log = [&config.inbox.topic, &config.ledger.topic].iter().any(|log| log.as_str() == topic);
-    !is_a_log && (config.forward.dead_letter_topic.as_str() == topic || config.sources.values().any(by_route))
+    let is_routed_to = || config.sources.values().any(|source| source.routes.may_name(topic));
+    !is_a_log && (config.forward.dead_letter_topic.as_str() == topic || is_routed_to())
 }
 
 /// Where partitions end, as this client's isolation level has it.

@@ -31,7 +31,7 @@ pub struct Job {
     pub partition: i32,
     /// Whom the progress is told; it also tells this takeover from earlier and later ones.
     pub progress: Weak<Progress>,
-    /// Our producer was opened, for the so-manieth time, and nobody has seen yet that nothing of its predecessor's hangs.
+    /// Our producer was opened, by its count of openings, and nobody has seen yet that nothing of its predecessor's hangs.
     pub unsettled: Option<u32>,
 }
 

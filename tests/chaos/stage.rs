@@ -96,13 +96,13 @@ impl Stage {
             }
             Fault::KillBroker(broker) => self.without_broker(broker, |_| pause(AWAY)),
             Fault::RestartBroker(broker) => {
-                self.wait_until_whole();
+                self.kafka.wait_until_whole();
                 self.kafka.restart(Some(broker));
-                self.wait_until_whole();
+                self.kafka.wait_until_whole();
                 self.kafka.elect();
             }
             Fault::FreezeBroker(broker) => {
-                self.wait_until_whole();
+                self.kafka.wait_until_whole();
                 self.kafka.pause(Some(broker));
                 pause(FREEZE);
                 self.kafka.resume(Some(broker));
@@ -143,7 +143,7 @@ impl Stage {
 
     /// Waits until all is well.
     pub(crate) fn recover(&self) {
-        self.wait_until_whole();
+        self.kafka.wait_until_whole();
         for relay in &self.relays {
             wait_for("all replicas are ready", AFTER_TIMEOUTS, || relay.is_ready().then_some(()));
         }
@@ -175,16 +175,10 @@ impl Stage {
 
     /// Kills the broker, and brings it back. Two brokers away at once would only be an outage.
     fn without_broker(&mut self, broker: usize, meanwhile: impl Fn(&mut Self)) {
-        self.wait_until_whole();
+        self.kafka.wait_until_whole();
         self.kafka.kill(Some(broker));
         meanwhile(self);
         self.kafka.restart(Some(broker));
-    }
-
-    fn wait_until_whole(&self) {
-        wait_for("all replicas of all partitions are in sync", AFTER_TIMEOUTS, || {
-            self.kafka.is_whole().then_some(())
-        });
     }
 }
 

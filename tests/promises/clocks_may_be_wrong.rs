@@ -19,10 +19,9 @@ fn a_broker_s_clock_that_jumps_beyond_the_window_repeats_nothing() {
 #[test]
 fn a_leader_whose_clock_is_two_hours_ahead_and_its_successors_repeat_nothing() {
     let kafka = Kafka::own(3);
-    let is_whole = || wait_for("all replicas are in sync", AFTER_TIMEOUTS, || kafka.is_whole().then_some(()));
     kafka.restart_ahead(2, 2 * HOUR);
     all_is_remembered("ahead", &kafka, || {
-        is_whole();
+        kafka.wait_until_whole();
         kafka.kill(Some(2));
     });
 }

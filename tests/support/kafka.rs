@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Proxy, SOON, block_on, unique, wait_for};
+use super::{AFTER_TIMEOUTS, Proxy, SOON, block_on, unique, wait_for};
 
 /// A cluster.
 pub struct Kafka {
@@ -174,12 +174,14 @@ impl Kafka {
         assert!(answer.elements().iter().all(|partition| partition.error().is_ok()), "{answer:?}");
     }
 
-    /// Whether every replica of every partition is in sync.
-    pub fn is_whole(&self) -> bool {
-        let admin = self.admin();
-        let Ok(metadata) = admin.inner().fetch_metadata(None, SOON) else { return false };
-        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        partitions.all(|partition| partition.isr().len() == partition.replicas().len())
+    /// Waits until every replica of every partition is in sync.
+    pub fn wait_until_whole(&self) {
+        wait_for("all replicas of all partitions are in sync", AFTER_TIMEOUTS, || {
+            let admin = self.admin();
+            let metadata = admin.inner().fetch_metadata(None, SOON).ok()?;
+            let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions.all(|partition| partition.isr().len() == partition.replicas().len()).then_some(())
+        });
     }
 
     /// The broker that answers for a group (`__consumer_offsets`) or a transactional id (`__transaction_state`): the
