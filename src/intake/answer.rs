@@ -25,8 +25,10 @@ pub enum Answer {
     NotFound,
     /// Not `POST`, nor `GET` or `HEAD` without a body.
     MethodNotAllowed,
-    /// The body did not arrive within `intake.body_timeout`.
+    /// The head did not arrive within `intake.header_timeout`, or the body within `intake.body_timeout`.
     TooSlow,
+    /// The head has more bytes or headers than there may be.
+    HeadTooLarge,
     /// The body is larger than `intake.max_body`.
     TooLarge,
     /// The body is encoded: what is signed are the bytes as they are.
@@ -46,6 +48,7 @@ impl Answer {
             Self::NotFound => Outcome::NotFound,
             Self::MethodNotAllowed => Outcome::Method,
             Self::TooSlow => Outcome::TooSlow,
+            Self::HeadTooLarge => Outcome::HeadTooLarge,
             Self::TooLarge => Outcome::TooLarge,
             Self::Encoded => Outcome::Encoded,
             Self::Unavailable(_) => Outcome::Unavailable,
@@ -61,6 +64,7 @@ impl Answer {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -75,7 +79,8 @@ impl Answer {
             Self::NotAuthenticated => "not authenticated",
             Self::NotFound => "no source has this path",
             Self::MethodNotAllowed => "wanted POST, or GET or HEAD without a body",
-            Self::TooSlow => "the body did not arrive in time",
+            Self::TooSlow => "the request did not arrive in time",
+            Self::HeadTooLarge => "the request's head is too large",
             Self::TooLarge => "the body is too large",
             Self::Encoded => "wanted a body without Content-Encoding",
         };
@@ -84,16 +89,19 @@ impl Answer {
 
     /// Whether what follows on the connection cannot be told from the rest of this request.
     fn closes(self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::TooSlow | Self::TooLarge | Self::Encoded)
+        matches!(
+            self,
+            Self::BadRequest(_) | Self::TooSlow | Self::HeadTooLarge | Self::TooLarge | Self::Encoded
+        )
     }
 
-    /// The response; `draining` tells the sender to take its next request elsewhere.
-    pub fn into_response(self, draining: bool) -> Response<Full<Bytes>> {
+    /// The response; `is_last` tells the sender to take its next request elsewhere.
+    pub fn into_response(self, is_last: bool) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.body()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if draining || self.closes() {
+        if is_last || self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self {

@@ -1,30 +1,17 @@
 //! Reading a body once, within limits of size, time and memory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use prometheus::IntGauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Memory that all bodies share.
-#[derive(Clone)]
-pub(super) struct Budget {
-    free: Arc<Semaphore>,
-    used: IntGauge,
-}
+use super::budget::{Budget, NoRoom, Share};
 
 /// A body, and its share of the memory until it is dropped.
 pub(super) struct Buffered {
     pub(super) bytes: Bytes,
     _share: Share,
-}
-
-struct Share {
-    permit: Option<OwnedSemaphorePermit>,
-    used: IntGauge,
 }
 
 /// Why a body was not read to its end.
@@ -40,72 +27,74 @@ pub(super) enum BodyError {
     Broken,
 }
 
-impl Budget {
-    pub(super) fn new(max_bytes: usize, used: IntGauge) -> Self {
-        Self { free: Arc::new(Semaphore::new(max_bytes.min(Semaphore::MAX_PERMITS))), used }
+impl From<NoRoom> for BodyError {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::NoRoom
     }
+}
 
-    /// Reads a body of at most `max_bytes`.
-    pub(super) async fn read(
-        &self,
-        body: Incoming,
-        max_bytes: usize,
-        timeout: Duration,
-    ) -> Result<Buffered, BodyError> {
-        let announced = body.size_hint().lower();
-        if announced > max_bytes as u64 {
+/// Reads a body of at most `max_bytes`.
+pub(super) async fn read(
+    body: Incoming,
+    max_bytes: usize,
+    timeout: Duration,
+    budget: &Budget,
+) -> Result<Buffered, BodyError> {
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    // Only what has arrived takes room: announcing costs a stranger nothing, and would shut all others out.
+    let collected = tokio::time::timeout(timeout, collect(body, max_bytes, budget.share()));
+    collected.await.unwrap_or(Err(BodyError::TooSlow))
+}
+
+async fn collect(mut body: Incoming, max_bytes: usize, mut share: Share) -> Result<Buffered, BodyError> {
+    let first = next(&mut body, 0, max_bytes, &mut share).await?;
+    // Most bodies arrive in one piece, which is passed on as it is.
+    let bytes = if body.is_end_stream() {
+        first
+    } else {
+        let gives_way = share.arrive();
+        let rest = join(first, body, max_bytes, &mut share);
+        gives_way.run_until_cancelled(rest).await.unwrap_or(Err(BodyError::NoRoom))?
+    };
+    share.arrived();
+    Ok(Buffered { bytes, _share: share })
+}
+
+async fn join(
+    first: Bytes,
+    mut body: Incoming,
+    max_bytes: usize,
+    share: &mut Share,
+) -> Result<Bytes, BodyError> {
+    let mut joined = BytesMut::from(first);
+    loop {
+        let data = next(&mut body, joined.len(), max_bytes, share).await?;
+        if data.is_empty() {
+            return Ok(joined.freeze());
+        }
+        joined.extend_from_slice(&data);
+    }
+}
+
+/// The next bytes of a body, with room taken for them; none at its end.
+async fn next(
+    body: &mut Incoming,
+    have: usize,
+    max_bytes: usize,
+    share: &mut Share,
+) -> Result<Bytes, BodyError> {
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let length = have + data.len();
+        if length > max_bytes {
             return Err(BodyError::TooLarge);
         }
-        match tokio::time::timeout(timeout, self.collect(body, max_bytes)).await {
-            Ok(result) => result,
-            Err(_) => Err(BodyError::TooSlow),
+        share.grow(length).await?;
+        if !data.is_empty() {
+            return Ok(data);
         }
     }
-
-    async fn collect(&self, mut body: Incoming, max_bytes: usize) -> Result<Buffered, BodyError> {
-        // Only what has arrived takes room: announcing costs a stranger nothing, and would shut all others out.
-        let mut share = Share { permit: None, used: self.used.clone() };
-        let mut first = Bytes::new();
-        let mut joined = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            let length = first.len() + joined.len() + data.len();
-            if length > max_bytes {
-                return Err(BodyError::TooLarge);
-            }
-            share.grow(self, length)?;
-            if first.is_empty() && joined.is_empty() {
-                // Most bodies arrive in one piece, which is passed on as it is.
-                first = data;
-            } else {
-                joined.extend_from_slice(&std::mem::take(&mut first));
-                joined.extend_from_slice(&data);
-            }
-        }
-        let bytes = if joined.is_empty() { first } else { joined.freeze() };
-        Ok(Buffered { bytes, _share: share })
-    }
-}
-
-impl Share {
-    /// Takes as much more as makes `length` bytes in all.
-    fn grow(&mut self, budget: &Budget, length: usize) -> Result<(), BodyError> {
-        let have = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = u32::try_from(length.saturating_sub(have)).map_err(|_| BodyError::TooLarge)?;
-        let free = Arc::clone(&budget.free);
-        let permit = free.try_acquire_many_owned(more).map_err(|_| BodyError::NoRoom)?;
-        self.used.add(i64::from(more));
-        match &mut self.permit {
-            Some(have) => have.merge(permit),
-            None => self.permit = Some(permit),
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        self.used.sub(i64::try_from(held).unwrap_or(0));
-    }
+    Ok(Bytes::new())
 }

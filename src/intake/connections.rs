@@ -1,16 +1,23 @@
 //! The open connections: how many there may be, and which one makes room.
+//!
+//! A stranger can open as many as there may be, and begin a request on each. So whoever has proven nothing makes room: first
+//! those without a request, then those that are longest in one. A delivery of ClearFeed's has arrived, and is proven, long
+//! before it is the oldest; from then on it keeps its place.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Answer;
 use crate::telemetry::metrics::Metrics;
 
-/// A connection that is inside a request.
-const BUSY: u64 = u64::MAX;
+/// Added to the time at which a request began: those inside a request make room after all others.
+const BUSY: u64 = 1 << 63;
+/// Inside a request that is proven to be ClearFeed's.
+const PROVEN: u64 = u64::MAX;
 
 /// All connections of the listener.
 pub(super) struct Connections {
@@ -28,9 +35,12 @@ struct Open {
 
 /// What others may know and do about a connection.
 pub(super) struct Connection {
-    /// When its last request ended, in ms since the listener began; [`BUSY`] inside a request.
-    idle_since_ms: AtomicU64,
+    /// The lowest makes room first: when its last request ended, in ms since the listener began; inside a request [`BUSY`]
+    /// and when that began, or [`PROVEN`].
+    rank: AtomicU64,
     origin: Instant,
+    /// What its sender did wrong before there was a request.
+    refused: OnceLock<Answer>,
     /// Ends the connection at once.
     pub(super) evicted: CancellationToken,
 }
@@ -47,19 +57,14 @@ impl Connections {
         Self { max, origin: Instant::now(), metrics, open: Mutex::default() }
     }
 
-    /// A place for a new connection. At the limit the one that is longest without a request makes room; `None` where
-    /// all are inside requests.
+    /// A place for a new connection. At the limit the one that is longest without a request makes room, or else the one
+    /// that is longest in a request and has proven nothing; `None` where all have.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.lock();
         if open.by_id.len() >= self.max {
-            let idle = open
-                .by_id
-                .iter()
-                .map(|(id, connection)| (connection.idle_since_ms.load(Ordering::Relaxed), *id));
-            let (since, id) = idle.min()?;
-            if since == BUSY {
-                return None;
-            }
+            let ranks =
+                open.by_id.iter().map(|(id, connection)| (connection.rank.load(Ordering::Relaxed), *id));
+            let (_, id) = ranks.min().filter(|(rank, _)| *rank != PROVEN)?;
             if let Some(connection) = open.by_id.remove(&id) {
                 connection.evicted.cancel();
                 self.metrics.intake.connections_evicted.inc();
@@ -67,8 +72,9 @@ impl Connections {
             }
         }
         let connection = Arc::new(Connection {
-            idle_since_ms: AtomicU64::new(since_ms(self.origin)),
+            rank: AtomicU64::new(since_ms(self.origin)),
             origin: self.origin,
+            refused: OnceLock::new(),
             evicted: CancellationToken::new(),
         });
         let id = open.next_id;
@@ -86,17 +92,33 @@ impl Connections {
 impl Connection {
     /// A request's head has been read.
     pub(super) fn begin_request(&self) {
-        self.idle_since_ms.store(BUSY, Ordering::Relaxed);
+        self.rank.store(BUSY + since_ms(self.origin), Ordering::Relaxed);
+    }
+
+    /// The request is ClearFeed's.
+    pub(super) fn prove_request(&self) {
+        self.rank.store(PROVEN, Ordering::Relaxed);
     }
 
     /// The request is answered.
     pub(super) fn end_request(&self) {
-        self.idle_since_ms.store(since_ms(self.origin), Ordering::Relaxed);
+        self.rank.store(since_ms(self.origin), Ordering::Relaxed);
     }
 
     /// Whether a request is being read or answered.
     pub(super) fn is_busy(&self) -> bool {
-        self.idle_since_ms.load(Ordering::Relaxed) == BUSY
+        self.rank.load(Ordering::Relaxed) >= BUSY
+    }
+
+    /// What comes next is no request, and is answered so.
+    pub(super) fn refuse(&self, answer: Answer) {
+        // Nothing is read after the first refusal.
+        let _ = self.refused.set(answer);
+    }
+
+    /// The answer to what was no request.
+    pub(super) fn refused(&self) -> Option<Answer> {
+        self.refused.get().copied()
     }
 }
 
@@ -110,5 +132,6 @@ impl Drop for Place {
 }
 
 fn since_ms(origin: Instant) -> u64 {
-    u64::try_from(origin.elapsed().as_millis()).unwrap_or(BUSY - 1)
+    // Below `BUSY` for some hundred million years.
+    u64::try_from(origin.elapsed().as_millis()).unwrap_or_default()
 }

@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 
 use super::answer::Answer;
 use super::append::Inbox;
-use super::body::{BodyError, Budget};
+use super::body::{self, BodyError};
+use super::budget::Budget;
+use super::connections::Connection;
 use crate::config::{self, Config};
 use crate::domain::delivery::{
     AgeLimits, AuthenticDelivery, Claim, HeaderValue, RawDelivery, Refusal, header,
@@ -99,12 +101,18 @@ impl Endpoints {
         }
     }
 
+    /// Counts what was no request.
+    pub(super) fn refuse(&self, answer: Answer) -> Answer {
+        self.metrics.refused_head(answer.outcome());
+        answer
+    }
+
     /// Answers a request, and counts it.
-    pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Answer {
         let source = self.source(&request);
         let mut count = Count::begin(&self.metrics, source.ok().map(|source| source.metrics.as_ref()));
         let answer = match source {
-            Ok(source) => self.answer_for(source, request, &mut count).await,
+            Ok(source) => self.answer_for(source, request, connection, &mut count).await,
             Err(answer) => answer,
         };
         count.outcome = answer.outcome();
@@ -113,6 +121,9 @@ impl Endpoints {
 
     /// The source that is asked for. Only the target counts: `Host` and `X-Forwarded-*` are the sender's to choose.
     fn source(&self, request: &Request<Incoming>) -> Result<&Source, Answer> {
+        if request.method() == Method::CONNECT {
+            return Err(Answer::MethodNotAllowed);
+        }
         let uri = request.uri();
         if uri.scheme().is_some() || uri.authority().is_some() {
             return Err(Answer::BadRequest("wanted a request target that begins with /"));
@@ -121,7 +132,13 @@ impl Endpoints {
         self.sources.get(target).ok_or(Answer::NotFound)
     }
 
-    async fn answer_for(&self, source: &Source, request: Request<Incoming>, count: &mut Count<'_>) -> Answer {
+    async fn answer_for(
+        &self,
+        source: &Source,
+        request: Request<Incoming>,
+        connection: &Connection,
+        count: &mut Count<'_>,
+    ) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::GET | Method::HEAD if request.body().is_end_stream() => return Answer::Pong,
@@ -130,9 +147,6 @@ impl Endpoints {
         if request.headers().contains_key(CONTENT_ENCODING) {
             return Answer::Encoded;
         }
-        let Ok(_in_flight) = self.in_flight.try_acquire() else {
-            return Answer::Unavailable("too many requests at once");
-        };
         let (head, body) = request.into_parts();
         let claim = match Claim::read(
             header_value(&head.headers, header::SIGNATURE),
@@ -145,7 +159,7 @@ impl Endpoints {
             Err(refusal) => return source.refuse(refusal),
         };
         let max_bytes = if claim.is_some() { self.max_body_bytes } else { MAX_PING_BYTES };
-        let buffered = match self.budget.read(body, max_bytes, self.body_timeout).await {
+        let buffered = match body::read(body, max_bytes, self.body_timeout, &self.budget).await {
             Ok(buffered) => buffered,
             Err(BodyError::TooLarge) if claim.is_none() => return source.refuse(Refusal::NoSignature),
             Err(BodyError::TooLarge) => return Answer::TooLarge,
@@ -163,6 +177,7 @@ impl Endpoints {
         let raw = RawDelivery { verb: head.method.as_str(), claim, body: buffered.bytes.clone() };
         match raw.authenticate(&source.url, &source.keyring, &source.limits, received) {
             Ok(delivery) => {
+                connection.prove_request();
                 count.authenticated(delivery.retry());
                 self.accept(source, &delivery, received, &head.headers).await
             }
@@ -179,6 +194,10 @@ impl Endpoints {
         headers: &HeaderMap,
     ) -> Answer {
         source.metrics.authenticated(delivery.matched(), delivery.retry());
+        // Strangers, however many, take none of these.
+        let Ok(_in_flight) = self.in_flight.try_acquire() else {
+            return Answer::Unavailable("too many requests at once");
+        };
         let age = received.duration_since(delivery.timestamp()).as_secs_f64().max(0.0);
         self.metrics.intake.event_age.observe(age);
         let unsigned = Unsigned {

@@ -7,23 +7,21 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::TRANSFER_ENCODING;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connections::{Connections, Place};
 use super::endpoint::Endpoints;
-use super::socket::Socket;
+use super::guard::Guard;
+use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::telemetry::labels::Outcome;
 use crate::telemetry::metrics::Metrics;
 
-/// Headers of a request: ClearFeed sends about ten, proxies add about ten more.
-const MAX_HEADERS: usize = 64;
-/// Bytes of a request's head, and of what is read at once of a body.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// After `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -93,23 +91,29 @@ impl Listener {
 
     async fn serve(self: Arc<Self>, stream: TcpStream, place: Place) {
         let connection = Arc::clone(&place.connection);
-        let socket = Socket::new(stream, Arc::clone(&connection), self.header_timeout);
+        let guarded = Guard::new(stream, Arc::clone(&connection), self.header_timeout);
         let service = service_fn(|request: Request<Incoming>| {
             let (endpoints, connection, leaving) = (&self.endpoints, &connection, &self.leaving);
+            let refused = connection.refused();
             connection.begin_request();
             async move {
-                let answer = endpoints.answer(request).await;
+                // What follows chunks was not looked at.
+                let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
+                let answer = match refused {
+                    Some(answer) => endpoints.refuse(answer),
+                    None => endpoints.answer(request, connection).await,
+                };
                 connection.end_request();
-                Ok::<_, Infallible>(answer.into_response(leaving.is_cancelled()))
+                Ok::<_, Infallible>(answer.into_response(is_chunked || leaving.is_cancelled()))
             }
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
-            // The socket has that limit, for heads alone.
+            // The guard has that limit, for heads alone.
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(socket, service);
+            .serve_connection(TokioIo::new(guarded), service);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
             () = connection.evicted.cancelled() => return,

@@ -5,10 +5,12 @@
 pub mod answer;
 mod append;
 mod body;
+mod budget;
 mod connections;
 mod endpoint;
+mod guard;
+mod head;
 mod listener;
-mod socket;
 
 pub use append::{Inbox, InboxError};
 pub use endpoint::Endpoints;

@@ -22,6 +22,8 @@ mod an_event_is_one_record;
 mod an_outage_of_kafka_loses_nothing;
 mod authentic_bytes_are_never_dropped;
 mod clocks_may_be_wrong;
+mod hostile_deliveries;
+mod hostile_http;
 mod killed_at_random_moments;
 mod nothing_unauthenticated_leaves_a_trace;
 mod replays_are_one_record;

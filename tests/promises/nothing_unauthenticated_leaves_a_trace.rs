@@ -89,7 +89,7 @@ fn an_unsigned_ping_is_refused_where_that_is_wanted() {
 
 /// Not in the inbox, so nowhere: all that is forwarded comes from there. And no topic came to be.
 #[track_caller]
-fn assert_nothing_is_stored(kafka: &Kafka, deployment: &Deployment) {
+pub(crate) fn assert_nothing_is_stored(kafka: &Kafka, deployment: &Deployment) {
     let prefix = deployment.topic("");
     let mut topics: Vec<_> = kafka.topics().into_iter().filter(|topic| topic.starts_with(&prefix)).collect();
     topics.sort();

@@ -21,7 +21,7 @@ pub const PUBLIC_URL: &str = "https://hooks.example.com/clearfeed/events";
 pub const PATH: &str = "/clearfeed/events";
 /// Partitions of the inbox: enough for two replicas to share, and taken over soon.
 pub const PARTITIONS: i32 = 3;
-const SECRET: &str = "a-signing-secret-of-the-tests";
+pub const SECRET: &str = "a-signing-secret-of-the-tests";
 
 /// The secret that `ClearFeed` signs with.
 pub fn secret() -> Secret {

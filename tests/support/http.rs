@@ -56,11 +56,23 @@ pub fn request(
         write!(stream, "{name}: {value}\r\n")?;
     }
     stream.write_all(&[b"\r\n", body].concat())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    answer(&mut stream)
+}
+
+/// The next answer on this connection.
+pub fn answer(stream: &mut impl Read) -> std::io::Result<Answer> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
     let status = head.get(9..12).and_then(|status| status.parse().ok());
     let status = status.ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok(Answer { status, body: body.to_owned() })
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = Vec::new();
+    // The answer to HEAD has a length and no body.
+    stream.take(length.unwrap_or(0)).read_to_end(&mut body)?;
+    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }

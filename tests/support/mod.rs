@@ -17,6 +17,7 @@ pub mod reader;
 pub mod relay;
 pub mod simulator;
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -60,6 +61,12 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Opt
 pub fn pause(length: Duration) {
     #[expect(clippy::disallowed_methods, reason = "nobody has to wake a test")]
     std::thread::sleep(length);
+}
+
+/// A line of a test run's report: written past the harness, which shows what a test prints only where it fails.
+#[expect(clippy::explicit_write, reason = "eprintln! is captured")]
+pub fn report(line: &str) {
+    writeln!(std::io::stderr(), "{line}").unwrap();
 }
 
 /// Runs what is async in the library: the simulator and Kafka's admin client.

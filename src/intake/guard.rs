@@ -1,0 +1,254 @@
+//! What stands between a connection and hyper: lets through the requests whose heads [`head`] finds good, byte for byte, and
+//! nothing after them that hyper could take for another one; and gives each head its time.
+//!
+//! hyper's own limit for heads also runs while a kept-alive connection waits for its next request. A load balancer
+//! keeps connections for a minute; one closed under it after five seconds would cost deliveries.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::answer::Answer;
+use super::connections::Connection;
+use super::head::{self, Framing, Head, HeadError};
+
+/// A connection without a request for so long is closed: longer than load balancers keep theirs (nginx and AWS: 60 s).
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a sender may go on sending what nobody reads before it is cut off: the answer has reached it by then.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a sender may take nothing of its answer, which is a packet long.
+const STALL: Duration = Duration::from_secs(10);
+/// Bytes read at once while a head is waited for: a delivery as ClearFeed sends it, whole.
+const READ_BYTES: usize = 4 * 1024;
+
+/// What hyper reads in place of a head that is refused: a request that stands for the refusal, so that its answer takes its
+/// turn behind those of the requests before it.
+const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
+const REFUSED_BYTES: usize = REFUSED.len();
+
+/// What comes next from the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// A request's head.
+    Head,
+    /// So many bytes of a request whose head is good; the head's own are counted in.
+    Request(u64),
+    /// A chunked body. Where it ends only hyper knows, so nothing else follows on this connection.
+    Chunks,
+    /// So many bytes of [`REFUSED`]; nothing of the sender's is read any more.
+    Refused(usize),
+}
+
+/// What the connection is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// The rest of a head, or the first one.
+    Head,
+    /// The first byte of the next head.
+    NextRequest,
+    /// Nothing that this limit is about: a body has its own.
+    Nothing,
+}
+
+/// hyper's view of a connection.
+pub(super) struct Guard<S> {
+    stream: S,
+    connection: Arc<Connection>,
+    next: Next,
+    /// Read and not let through yet.
+    unread: BytesMut,
+    header_timeout: Duration,
+    waiting: Waiting,
+    deadline: Pin<Box<Sleep>>,
+    /// Runs while the sender takes nothing of an answer.
+    stalled: Option<Pin<Box<Sleep>>>,
+    is_shut: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+    pub(super) fn new(stream: S, connection: Arc<Connection>, header_timeout: Duration) -> Self {
+        Self {
+            stream,
+            connection,
+            next: Next::Head,
+            unread: BytesMut::new(),
+            header_timeout,
+            waiting: Waiting::Head,
+            deadline: Box::pin(tokio::time::sleep(header_timeout)),
+            stalled: None,
+            is_shut: false,
+        }
+    }
+
+    /// Chooses the limit that runs now.
+    fn keep_time(&mut self) {
+        let waiting = match self.next {
+            Next::Head if self.connection.is_busy() => Waiting::Nothing,
+            Next::Head if self.unread.is_empty() && self.waiting != Waiting::Head => Waiting::NextRequest,
+            Next::Head => Waiting::Head,
+            Next::Request(_) | Next::Chunks | Next::Refused(_) => Waiting::Nothing,
+        };
+        if waiting != self.waiting {
+            self.waiting = waiting;
+            let limit = if waiting == Waiting::NextRequest { KEEP_ALIVE } else { self.header_timeout };
+            self.deadline.as_mut().reset(Instant::now() + limit);
+        }
+    }
+
+    /// Reads of the next head what there is. False: the sender has nothing to say any more.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match head::read(&self.unread) {
+            Ok(Some(Head { length, body: Framing::Length(body) })) => {
+                self.next = Next::Request(body.saturating_add(length as u64));
+            }
+            Ok(Some(Head { body: Framing::Chunked, .. })) => self.next = Next::Chunks,
+            Err(HeadError::Malformed(why)) => self.refuse(Answer::BadRequest(why)),
+            Err(HeadError::TooLarge) => self.refuse(Answer::HeadTooLarge),
+            Ok(None) => {
+                let mut space = [MaybeUninit::uninit(); READ_BYTES];
+                let mut read = ReadBuf::uninit(&mut space);
+                let polled = Pin::new(&mut self.stream).poll_read(context, &mut read);
+                let is_late = self.waiting != Waiting::Nothing
+                    && polled.is_pending()
+                    && self.deadline.as_mut().poll(context).is_ready();
+                match (is_late, self.unread.is_empty()) {
+                    // Who begins nothing has done nothing wrong.
+                    (true, true) => return Poll::Ready(Ok(false)),
+                    (true, false) => self.refuse(Answer::TooSlow),
+                    (false, is_empty) => {
+                        ready!(polled)?;
+                        self.unread.extend_from_slice(read.filled());
+                        match (read.filled().is_empty(), is_empty) {
+                            (true, true) => return Poll::Ready(Ok(false)),
+                            (true, false) => self.refuse(Answer::BadRequest("the head ends early")),
+                            (false, _) => {}
+                        }
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// A sender that takes nothing of its answers for so long is cut off: it would keep its place for good.
+    fn limit_stall<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn refuse(&mut self, answer: Answer) {
+        self.connection.refuse(answer);
+        self.unread.clear();
+        self.next = Next::Refused(0);
+    }
+
+    /// Lets at most so many bytes through, and says how many.
+    fn poll_pass(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        most: u64,
+    ) -> Poll<io::Result<u64>> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.remaining());
+        let passed = if self.unread.is_empty() {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
+            let read = part.filled().len();
+            buffer.advance(read);
+            read
+        } else {
+            let passed = self.unread.split_to(most.min(self.unread.len()));
+            buffer.put_slice(&passed);
+            passed.len()
+        };
+        Poll::Ready(Ok(passed as u64))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            this.keep_time();
+            match this.next {
+                Next::Head => {
+                    if !ready!(this.poll_head(context))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Next::Request(0) => this.next = Next::Head,
+                Next::Request(left) => {
+                    let passed = ready!(this.poll_pass(context, buffer, left))?;
+                    this.next = Next::Request(left - passed);
+                    return Poll::Ready(Ok(()));
+                }
+                Next::Chunks => return this.poll_pass(context, buffer, u64::MAX).map_ok(drop),
+                // The answer to it closes the connection: nobody has to wake what waits here.
+                Next::Refused(REFUSED_BYTES) => return Poll::Pending,
+                Next::Refused(given) => {
+                    let end = REFUSED.len().min(given + buffer.remaining());
+                    buffer.put_slice(&REFUSED[given..end]);
+                    this.next = Next::Refused(end);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.limit_stall(context, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.limit_stall(context, flushed)
+    }
+
+    /// Closing while the sender sends would reset the connection, and the answer could be lost on its way (RFC 9112, 9.6):
+    /// so what it still sends is read, for a while, and goes nowhere.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.is_shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            this.is_shut = true;
+            this.deadline.as_mut().reset(Instant::now() + LINGER);
+        }
+        let is_all_read = matches!(this.next, Next::Head | Next::Request(0)) && this.unread.is_empty();
+        while !is_all_read && this.deadline.as_mut().poll(context).is_pending() {
+            let mut space = [MaybeUninit::uninit(); READ_BYTES];
+            let mut read = ReadBuf::uninit(&mut space);
+            let polled = Pin::new(&mut this.stream).poll_read(context, &mut read);
+            if ready!(polled).is_err() || read.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
