@@ -7,18 +7,21 @@ use crate::support::deployment::PATH;
 use crate::support::simulator::{Sender, load};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, http, wait_for};
 
-/// One broker of three may be away, and two may not. While two are, forwarding has no coordinator either; a minute is longer
-/// than all its time-outs, and it goes on in the same process.
+/// One broker of three may be away, and two replicas of three with it; two brokers may not. While they are, forwarding has no
+/// coordinator either; a minute is longer than all its time-outs, and it goes on in the same process.
 #[test]
 fn one_broker_of_three_may_be_away_and_two_may_not() {
     let kafka = Kafka::own(3);
     let deployment = Deployment::new("brokers", &kafka);
-    let relay = deployment.relay().up();
-    let send = |events| Simulation::run(load(vec![relay.target()], events, 10));
-    let before = send(30);
+    let mut replicas = ["a", "b", "c"].map(|name| deployment.replica(name).start());
+    replicas.iter().for_each(Relay::wait_ready);
+    let before = Simulation::run(load(replicas.iter().map(Relay::target).collect(), 30, 10));
     assert_eq!(before.summary.accepted_events, 30, "{}", before.summary);
 
+    let [relay, others @ ..] = &mut replicas;
+    let send = |events| Simulation::run(load(vec![relay.target()], events, 10));
     kafka.kill(Some(3));
+    others.iter_mut().for_each(Relay::kill9);
     // Some partitions have no leader until the controller has missed the broker.
     wait_for("other leaders are found", AFTER_TIMEOUTS, || {
         (send(10).summary.accepted_events == 10).then_some(())
