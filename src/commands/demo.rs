@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write, stdout};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use clearfeed_relay::config::{self, Config};
 use clearfeed_relay::domain::signature::{Keyring, Secret};
@@ -108,7 +110,8 @@ async fn show(config: Config, arguments: &Arguments) -> anyhow::Result<bool> {
     let secret = Secret::new(SECRET)?;
     let bootstrap_servers = config.kafka.bootstrap_servers.clone();
     let signed_url = config.sources["main"].public_url.clone();
-    let keyrings = BTreeMap::from([("main".to_owned(), Keyring::new(vec![Some(secret.clone())]))]);
+    let keyring = Keyring::new(vec![Some(secret.clone())]);
+    let keyrings = BTreeMap::from([("main".to_owned(), Arc::new(ArcSwap::from_pointee(keyring)))]);
     let mut relay = Relay::listen(config, keyrings).await?;
     relay.open().await?;
     let intake = relay.addresses.intake.context("the demo's relay has an intake")?;

@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod exit;
 mod relay;
+mod reload;
 mod secrets;
 pub(crate) mod serve;
 pub(crate) mod simulate;

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clearfeed_relay::config::{Config, FORWARD_DRAIN};
-use clearfeed_relay::domain::signature::Keyring;
-use clearfeed_relay::intake::{Endpoints, Inbox, Listener, ListenerLimits};
+use clearfeed_relay::intake::{Endpoints, Inbox, Listener, ListenerLimits, SharedKeyring};
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::{Concern, Half};
@@ -53,8 +52,11 @@ struct Forward {
 
 impl Relay {
     /// Opens the ports. The relay answers 503 until [`Relay::open`].
-    pub(crate) async fn listen(config: Config, keyrings: BTreeMap<String, Keyring>) -> anyhow::Result<Self> {
-        let slots = |(name, keyring): (&String, &Keyring)| (name.clone(), keyring.slots());
+    pub(crate) async fn listen(
+        config: Config,
+        keyrings: BTreeMap<String, SharedKeyring>,
+    ) -> anyhow::Result<Self> {
+        let slots = |(name, keyring): (&String, &SharedKeyring)| (name.clone(), keyring.load().slots());
         let slots: Vec<_> = keyrings.iter().map(slots).collect();
         let slots = slots.iter().map(|(name, slots)| (name.as_str(), *slots));
         let metrics =
@@ -147,7 +149,7 @@ impl Forward {
 
 fn intake(
     config: &Config,
-    keyrings: BTreeMap<String, Keyring>,
+    keyrings: BTreeMap<String, SharedKeyring>,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     socket: TcpListener,

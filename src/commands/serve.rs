@@ -1,6 +1,5 @@
 //! `serve`: the daemon.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +18,8 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::relay::{Addresses, Relay, blocking};
-use super::{exit, secrets};
+use super::secrets::SecretFiles;
+use super::{exit, reload};
 
 /// The first pause before topics are looked at again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -48,11 +48,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Other programs' variables need not be UTF-8; a value of ours that is not is refused as what it then looks like.
     let text = |text: OsString| text.to_string_lossy().into_owned();
     let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let mut keyrings = BTreeMap::new();
+    let mut secrets = SecretFiles::default();
     let config = config::load(&arguments.config, environment, role, |config, file| {
         let mut problems = properties::check(config, file);
         if config.role.has_intake() {
-            keyrings = secrets::read(config, &mut problems);
+            secrets = SecretFiles::read(config, &mut problems);
         }
         problems
     })?;
@@ -60,8 +60,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let ended = runtime.block_on(async {
         let signals = Signals::new()?;
-        ignore_hangups()?;
-        let relay = Relay::listen(config, keyrings).await?;
+        let relay = Relay::listen(config, secrets.keyrings()).await?;
+        let (metrics, health) = (Arc::clone(&relay.metrics), Arc::clone(&relay.health));
+        // Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
+        tokio::spawn(reload::run(secrets, metrics, health, signal(SignalKind::hangup())?));
         let Addresses { intake, admin } = relay.addresses;
         let (version, role) = (env!("CARGO_PKG_VERSION"), relay.config.role.as_str());
         let intake = intake.map(tracing::field::display);
@@ -164,17 +166,6 @@ fn note(relay: &Relay, durability: &Durability) {
         kafka.durable = durable;
         kafka.durable_reason.clone_from(&reason);
     });
-}
-
-/// Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
-fn ignore_hangups() -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            tracing::warn!("SIGHUP is ignored: files are read again at the next start");
-        }
-    });
-    Ok(())
 }
 
 /// The signals that end the relay.

@@ -91,11 +91,11 @@ keys! {
     MAX_BODY: usize = "intake.max_body", One, Default("1MiB"), BODY_SIZE,
         "Longest body of a delivery; beyond: 413.";
     MAX_BUFFERED: usize = "intake.max_buffered", One, Default("64MiB"), BUFFER_SIZE,
-        "All bodies being read or waiting for Kafka together; beyond: 503.";
+        "All bodies being read or waiting for Kafka together; beyond, the one longest in arriving is answered 503.";
     MAX_CONNECTIONS: usize = "intake.max_connections", One, Default("10000"), COUNT,
-        "Open connections; at the limit the one longest without a request makes room.";
+        "Open connections; at the limit the one longest without a request makes room, or longest in one that proves nothing.";
     MAX_IN_FLIGHT: usize = "intake.max_in_flight", One, Default("4096"), COUNT,
-        "Deliveries being read or waiting for Kafka; beyond: 503.";
+        "Authenticated deliveries that wait for Kafka; beyond: 503.";
     HEADER_TIMEOUT: Duration = "intake.header_timeout", One, Default("5s"), DURATION,
         "Until a request's headers are complete; then the connection is closed.";
     BODY_TIMEOUT: Duration = "intake.body_timeout", One, Default("5s"), DURATION,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use hyper::{Method, Request};
@@ -32,6 +33,9 @@ const MAX_PING_BYTES: usize = 1024;
 /// The longest unsigned header that is passed on.
 const MAX_UNSIGNED_BYTES: usize = 256;
 
+/// The secrets of a source, replaced whole when their files change.
+pub type SharedKeyring = Arc<ArcSwap<Keyring>>;
+
 /// All sources by the path and query that they are served under.
 pub struct Endpoints {
     sources: BTreeMap<String, Source>,
@@ -47,14 +51,19 @@ pub struct Endpoints {
 struct Source {
     name: String,
     url: SignedUrl,
-    keyring: Keyring,
+    keyring: SharedKeyring,
     limits: AgeLimits,
     accept_unsigned_ping: bool,
     metrics: Arc<metrics::Source>,
 }
 
 impl Source {
-    fn new(name: &str, source: &config::Source, keyring: Keyring, metrics: Arc<metrics::Source>) -> Self {
+    fn new(
+        name: &str,
+        source: &config::Source,
+        keyring: SharedKeyring,
+        metrics: Arc<metrics::Source>,
+    ) -> Self {
         let &config::Source { max_age, max_redelivery_age, max_clock_skew, accept_unsigned_ping, .. } =
             source;
         Self {
@@ -77,7 +86,7 @@ impl Endpoints {
     /// Takes the secrets of each source by its name. A source without secrets is not served.
     pub fn new(
         config: &Config,
-        mut keyrings: BTreeMap<String, Keyring>,
+        mut keyrings: BTreeMap<String, SharedKeyring>,
         inbox: Arc<Inbox>,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
@@ -175,7 +184,7 @@ impl Endpoints {
         };
         let received = Timestamp::now();
         let raw = RawDelivery { verb: head.method.as_str(), claim, body: buffered.bytes.clone() };
-        match raw.authenticate(&source.url, &source.keyring, &source.limits, received) {
+        match raw.authenticate(&source.url, &source.keyring.load(), &source.limits, received) {
             Ok(delivery) => {
                 connection.prove_request();
                 count.authenticated(delivery.retry());

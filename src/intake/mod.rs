@@ -13,5 +13,5 @@ mod head;
 mod listener;
 
 pub use append::{Inbox, InboxError};
-pub use endpoint::Endpoints;
+pub use endpoint::{Endpoints, SharedKeyring};
 pub use listener::{Listener, ListenerLimits};

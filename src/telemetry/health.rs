@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use super::labels::{Concern, Half, Label};
 use super::metrics::Metrics;
 use super::status::{
-    ForwardHalf, ForwardStatus, IntakeStatus, KafkaStatus, Reason, SourceIdentity, SourceStatus, Status,
+    ForwardHalf, ForwardStatus, IntakeStatus, KafkaStatus, Reason, ReloadStatus, SourceIdentity,
+    SourceStatus, Status,
 };
 use crate::config::Role;
 
@@ -49,6 +50,7 @@ pub struct Health {
     forward_beat_ms: AtomicU64,
     forward_status: ArcSwap<ForwardStatus>,
     kafka_status: ArcSwap<KafkaStatus>,
+    reload_status: ArcSwap<ReloadStatus>,
 }
 
 impl Health {
@@ -63,6 +65,7 @@ impl Health {
             forward_beat_ms: AtomicU64::new(NO_BEAT),
             forward_status: ArcSwap::default(),
             kafka_status: ArcSwap::default(),
+            reload_status: ArcSwap::default(),
         }
     }
 
@@ -114,6 +117,11 @@ impl Health {
         self.forward_status.store(Arc::new(status));
     }
 
+    /// Files were read again, now; what is wrong with them.
+    pub fn set_reload(&self, problems: Vec<String>) {
+        self.reload_status.store(Arc::new(ReloadStatus { last: Some(Timestamp::now()), problems }));
+    }
+
     /// Changes what `/status` says of Kafka.
     pub fn update_kafka(&self, change: impl Fn(&mut KafkaStatus)) {
         self.kafka_status.rcu(|status| {
@@ -144,6 +152,7 @@ impl Health {
             alive: self.stuck_for(now).is_none(),
             durable: kafka.durable,
             durable_reason: kafka.durable_reason.clone(),
+            reload: ReloadStatus::clone(&self.reload_status.load()),
             sources: sources.iter().map(source).collect(),
             kafka,
             intake: role.has_intake().then(|| IntakeStatus { reasons: self.intake.reasons() }),

@@ -55,6 +55,8 @@ families! {
     pub struct ProcessMetrics labelled [] {
         pub ready: IntGauge [] = "ready",
             "1 while /readyz answers 200, else 0.";
+        pub reload_successful: IntGauge [] = "config_last_reload_successful",
+            "1 while all files that are read again (signing secrets) could be used when last looked at, else 0.";
     }
 }
 
@@ -92,7 +94,7 @@ families! {
         pub connections: IntGauge [] = "http_connections",
             "Open connections to the intake port.";
         pub connections_evicted: IntCounter [] = "http_connections_evicted_total",
-            "Idle connections closed to make room at intake.max_connections.";
+            "Connections closed to make room at intake.max_connections.";
         pub event_age: Histogram [EVENT_AGE_SECONDS] = "event_age_seconds",
             "Seconds from the signed timestamp of an authenticated delivery to its arrival; of one from the future, 0.";
         pub append_duration: Histogram [ANSWER_SECONDS] = "inbox_append_duration_seconds",
@@ -219,11 +221,13 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         BuildFamilies::register(&registry, &[version, role.as_str()])?.build_info.set(1);
         ConfigFamilies::register(&registry, &[config_hash])?.config_hash.set(1);
+        let process = ProcessMetrics::register(&registry, &[])?;
+        process.reload_successful.set(1);
         let source = |(name, slots)| Ok((String::from(name), Arc::new(Source::new(&registry, name, slots)?)));
         Ok(Self {
             unattributed: DeliveryFamilies::register(&registry, &[""])?,
             sources: sources.into_iter().map(source).collect::<Result<_, prometheus::Error>>()?,
-            process: ProcessMetrics::register(&registry, &[])?,
+            process,
             intake: IntakeMetrics::register(&registry, &[])?,
             kafka: KafkaMetrics::register(&registry, &[])?,
             forward: ForwardMetrics::register(&registry, &[])?,

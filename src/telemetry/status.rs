@@ -26,6 +26,8 @@ pub struct Status {
     /// What makes it `no` or `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durable_reason: Option<String>,
+    /// Whether the files that are read again could be used.
+    pub reload: ReloadStatus,
     /// By name.
     pub sources: Vec<SourceStatus>,
     /// The brokers and topics.
@@ -36,6 +38,16 @@ pub struct Status {
     /// Absent where this process does not forward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<ForwardHalf>,
+}
+
+/// What came of reading files again.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ReloadStatus {
+    /// When they were last looked at; null: not since the start.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub last: Option<Timestamp>,
+    /// Files of which what was read before stays in force, and why.
+    pub problems: Vec<String>,
 }
 
 /// The intake half.

@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use clearfeed_relay::domain::signature::Secret;
 use clearfeed_relay::simulator::{self, Client, Delivery, Events, Observer, SimulatorError, Summary, Target};
 
 pub use clearfeed_relay::simulator::Settings;
@@ -79,6 +80,11 @@ pub fn rate(per_second: u32) -> Option<NonZeroU32> {
 impl Simulation {
     /// Begins to send.
     pub fn start(settings: Settings) -> Self {
+        Self::start_signed(settings, secret())
+    }
+
+    /// The same with another secret.
+    pub fn start_signed(settings: Settings, secret: Secret) -> Self {
         let (ids, stop) = (Ids::default(), CancellationToken::new());
         let finished = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&finished);
@@ -89,7 +95,7 @@ impl Simulation {
             ids: Some(Box::new(ids.clone())),
             stop: stop.clone(),
         };
-        let running = runtime().spawn(simulator::run(settings, secret(), observer));
+        let running = runtime().spawn(simulator::run(settings, secret, observer));
         Self { running, ids, stop, finished, shapes, events }
     }
 

@@ -1,0 +1,38 @@
+//! What is read again while the relay runs: the signing secrets, when their files change or SIGHUP says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clearfeed_relay::telemetry::health::Health;
+use clearfeed_relay::telemetry::metrics::Metrics;
+use tokio::signal::unix::Signal;
+
+use super::relay::blocking;
+use super::secrets::SecretFiles;
+
+/// Files are looked at so often. What tells of changes (inotify) misses those behind Kubernetes's symbolic links, and on
+/// network file systems; what the path leads to is what counts.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Looks again and again, for good.
+pub(crate) async fn run(
+    mut secrets: SecretFiles,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    mut hangup: Signal,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            Some(()) = hangup.recv() => tracing::info!("SIGHUP: reading files again"),
+        }
+        let problems;
+        (secrets, problems) = blocking(move || {
+            let problems = secrets.reload();
+            (secrets, problems)
+        })
+        .await?;
+        metrics.process.reload_successful.set(problems.is_empty().into());
+        health.set_reload(problems);
+    }
+}
