@@ -112,7 +112,7 @@ async fn show(config: Config, arguments: &Arguments) -> anyhow::Result<bool> {
     let signed_url = config.sources["main"].public_url.clone();
     let keyring = Keyring::new(vec![Some(secret.clone())]);
     let keyrings = BTreeMap::from([("main".to_owned(), Arc::new(ArcSwap::from_pointee(keyring)))]);
-    let mut relay = Relay::listen(config, keyrings).await?;
+    let mut relay = Relay::listen(config, keyrings, None).await?;
     relay.open().await?;
     let intake = relay.addresses.intake.context("the demo's relay has an intake")?;
     let target = Target::parse(&format!("http://{intake}{}", signed_url.path_and_query()))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clearfeed_relay::config::{Config, FORWARD_DRAIN};
-use clearfeed_relay::intake::{Endpoints, Inbox, Listener, ListenerLimits, SharedKeyring};
+use clearfeed_relay::intake::{Certificate, Endpoints, Inbox, Listener, ListenerLimits, SharedKeyring};
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::{Concern, Half};
@@ -55,6 +55,7 @@ impl Relay {
     pub(crate) async fn listen(
         config: Config,
         keyrings: BTreeMap<String, SharedKeyring>,
+        certificate: Option<Arc<Certificate>>,
     ) -> anyhow::Result<Self> {
         let slots = |(name, keyring): (&String, &SharedKeyring)| (name.clone(), keyring.load().slots());
         let slots: Vec<_> = keyrings.iter().map(slots).collect();
@@ -73,7 +74,7 @@ impl Relay {
         let intake = if config.role.has_intake() {
             let socket = bind(config.intake.listen, "intake.listen").await?;
             addresses.intake = Some(socket.local_addr()?);
-            Some(intake(&config, keyrings, &metrics, &health, socket)?)
+            Some(intake(&config, keyrings, certificate, &metrics, &health, socket)?)
         } else {
             None
         };
@@ -150,6 +151,7 @@ impl Forward {
 fn intake(
     config: &Config,
     keyrings: BTreeMap<String, SharedKeyring>,
+    certificate: Option<Arc<Certificate>>,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     socket: TcpListener,
@@ -162,7 +164,7 @@ fn intake(
         max_connections: config.intake.max_connections,
         header_timeout: config.intake.header_timeout,
     };
-    let listener = Listener::new(endpoints, limits, Arc::clone(metrics));
+    let listener = Listener::new(endpoints, limits, certificate, Arc::clone(metrics))?;
     tokio::spawn(Arc::clone(&listener).run(socket));
     Ok(Intake { listener, inbox })
 }

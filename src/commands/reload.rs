@@ -1,4 +1,5 @@
-//! What is read again while the relay runs: the signing secrets, when their files change or SIGHUP says so.
+//! What is read again while the relay runs: the signing secrets and the certificate, when their files change or
+//! SIGHUP says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::metrics::Metrics;
 use tokio::signal::unix::Signal;
 
+use super::certificate::CertificateFiles;
 use super::relay::blocking;
 use super::secrets::SecretFiles;
 
@@ -17,6 +19,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Looks again and again, for good.
 pub(crate) async fn run(
     mut secrets: SecretFiles,
+    mut certificate: Option<CertificateFiles>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     mut hangup: Signal,
@@ -27,11 +30,15 @@ pub(crate) async fn run(
             Some(()) = hangup.recv() => tracing::info!("SIGHUP: reading files again"),
         }
         let problems;
-        (secrets, problems) = blocking(move || {
-            let problems = secrets.reload();
-            (secrets, problems)
+        (secrets, certificate, problems) = blocking(move || {
+            let mut problems = secrets.reload();
+            problems.extend(certificate.as_mut().and_then(CertificateFiles::reload));
+            (secrets, certificate, problems)
         })
         .await?;
+        if let Some(certificate) = &certificate {
+            certificate.observe(&metrics);
+        }
         metrics.process.reload_successful.set(problems.is_empty().into());
         health.set_reload(problems);
     }

@@ -17,9 +17,10 @@ use clearfeed_relay::telemetry::status::Durable;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::certificate::CertificateFiles;
 use super::relay::{Addresses, Relay, blocking};
 use super::secrets::SecretFiles;
-use super::{exit, reload};
+use super::{descriptors, exit, reload};
 
 /// The first pause before topics are looked at again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -48,22 +49,28 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Other programs' variables need not be UTF-8; a value of ours that is not is refused as what it then looks like.
     let text = |text: OsString| text.to_string_lossy().into_owned();
     let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let mut secrets = SecretFiles::default();
-    let config = config::load(&arguments.config, environment, role, |config, file| {
+    let (mut secrets, mut certificate) = (SecretFiles::default(), None);
+    let mut config = config::load(&arguments.config, environment, role, |config, file| {
         let mut problems = properties::check(config, file);
         if config.role.has_intake() {
             secrets = SecretFiles::read(config, &mut problems);
+            certificate = CertificateFiles::read(config, &mut problems);
         }
         problems
     })?;
     logs::init(&config.telemetry)?;
+    descriptors::raise_limit(&mut config);
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let ended = runtime.block_on(async {
         let signals = Signals::new()?;
-        let relay = Relay::listen(config, secrets.keyrings()).await?;
+        let in_force = certificate.as_ref().map(CertificateFiles::certificate);
+        let relay = Relay::listen(config, secrets.keyrings(), in_force).await?;
         let (metrics, health) = (Arc::clone(&relay.metrics), Arc::clone(&relay.health));
+        if let Some(certificate) = &certificate {
+            certificate.observe(&metrics);
+        }
         // Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
-        tokio::spawn(reload::run(secrets, metrics, health, signal(SignalKind::hangup())?));
+        tokio::spawn(reload::run(secrets, certificate, metrics, health, signal(SignalKind::hangup())?));
         let Addresses { intake, admin } = relay.addresses;
         let (version, role) = (env!("CARGO_PKG_VERSION"), relay.config.role.as_str());
         let intake = intake.map(tracing::field::display);

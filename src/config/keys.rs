@@ -107,6 +107,11 @@ keys! {
     SHUTDOWN_TIMEOUT: Duration = "intake.shutdown_timeout", One, Default("25s"), DURATION,
         "The whole drain, `lame_duck` included.";
 
+    TLS_CERTIFICATE: Option<PathBuf> = "intake.tls.certificate_file", One, Default(""), FILE_OR_NONE,
+        "Certificate chain of the public listener, PEM; absent: plain HTTP, behind something that ends TLS.";
+    TLS_KEY: Option<PathBuf> = "intake.tls.key_file", One, Default(""), FILE_OR_NONE,
+        "Its key, PEM. Both are read again when they change.";
+
     ADMIN_LISTEN: SocketAddr = "admin.listen", One, Default("0.0.0.0:9090"), ADDRESS,
         "Address of /metrics, /livez, /readyz and /status.";
 

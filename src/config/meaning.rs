@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::config::FileFormat;
 use sha2::{Digest, Sha256};
@@ -13,7 +13,8 @@ use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::values::HOSTNAME_PLACEHOLDER;
 use super::{
-    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Source, Telemetry, environment, rules,
+    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Source, Telemetry, TlsFiles,
+    environment, rules,
 };
 use crate::domain::route::Routes;
 
@@ -138,7 +139,24 @@ fn intake(reading: &mut Reading) -> Option<Intake> {
         answer_timeout: reading.take(&keys::ANSWER_TIMEOUT)?,
         lame_duck: reading.take(&keys::LAME_DUCK)?,
         shutdown_timeout: reading.take(&keys::SHUTDOWN_TIMEOUT)?,
+        tls: {
+            let (certificate, key) = (reading.take(&keys::TLS_CERTIFICATE)?, reading.take(&keys::TLS_KEY)?);
+            tls(reading, certificate, key)
+        },
     })
+}
+
+/// Both files or none.
+fn tls(reading: &mut Reading, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Option<TlsFiles> {
+    for (is_missing, missing, other) in [
+        (certificate.is_none() && key.is_some(), &keys::TLS_CERTIFICATE, &keys::TLS_KEY),
+        (certificate.is_some() && key.is_none(), &keys::TLS_KEY, &keys::TLS_CERTIFICATE),
+    ] {
+        if is_missing {
+            reading.object(&KeyPath::of(missing.row.path, ""), format!("a file beside {}", other.row.path));
+        }
+    }
+    certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key })
 }
 
 fn sources(reading: &mut Reading) -> Option<BTreeMap<String, Source>> {

@@ -116,6 +116,17 @@ pub struct Intake {
     pub lame_duck: Duration,
     /// The whole drain.
     pub shutdown_timeout: Duration,
+    /// Absent: plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `[intake.tls]`
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
 }
 
 /// `[admin]`

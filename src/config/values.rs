@@ -87,6 +87,8 @@ pub(super) const FILE: Kind<PathBuf> = Kind::simple("a file's path", |text| {
     let one_line = !text.is_empty() && !text.contains(char::is_control);
     one_line.then(|| PathBuf::from(text))
 });
+pub(super) const FILE_OR_NONE: Kind<Option<PathBuf>> =
+    Kind::exact(FILE.wanted, |text| if text.is_empty() { Ok(None) } else { FILE.parse(text).map(Some) });
 pub(super) const TEMPLATE: Kind<Template> =
     Kind::exact("a topic name in which {type} may stand once, after a prefix", Template::parse);
 pub(super) const TOPIC: Kind<TopicName> = Kind::simple(TopicName::WANTED, TopicName::new);

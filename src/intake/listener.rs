@@ -11,7 +11,9 @@ use hyper::header::TRANSFER_ENCODING;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +21,7 @@ use super::connections::{Connections, Place};
 use super::endpoint::Endpoints;
 use super::guard::Guard;
 use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
+use super::tls::Certificate;
 use crate::telemetry::labels::Outcome;
 use crate::telemetry::metrics::Metrics;
 
@@ -40,6 +43,8 @@ pub struct Listener {
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     header_timeout: Duration,
+    /// Without it, plain HTTP.
+    tls: Option<TlsAcceptor>,
     tracker: TaskTracker,
     /// Answers say `Connection: close`.
     leaving: CancellationToken,
@@ -48,17 +53,23 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener for these endpoints.
-    pub fn new(endpoints: Endpoints, limits: ListenerLimits, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
+    /// A listener for these endpoints, with TLS where there is a certificate. The error would be a mistake in how TLS is set up.
+    pub fn new(
+        endpoints: Endpoints,
+        limits: ListenerLimits,
+        certificate: Option<Arc<Certificate>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, rustls::Error> {
+        Ok(Arc::new(Self {
             endpoints: Arc::new(endpoints),
             connections: Arc::new(Connections::new(limits.max_connections, Arc::clone(&metrics))),
             metrics,
             header_timeout: limits.header_timeout,
+            tls: certificate.map(Certificate::acceptor).transpose()?,
             tracker: TaskTracker::new(),
             leaving: CancellationToken::new(),
             closing: CancellationToken::new(),
-        })
+        }))
     }
 
     /// Accepts until [`Listener::close`].
@@ -86,10 +97,28 @@ impl Listener {
             tracing::debug!(%error, "connection is gone already");
             return;
         }
-        self.tracker.spawn(Arc::clone(self).serve(stream, place));
+        match self.tls.clone() {
+            None => self.tracker.spawn(Arc::clone(self).serve(stream, place)),
+            Some(tls) => self.tracker.spawn(Arc::clone(self).shake_hands(tls, stream, place)),
+        };
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, place: Place) {
+    /// A handshake has as long as a head; then the head has its own time.
+    async fn shake_hands(self: Arc<Self>, tls: TlsAcceptor, stream: TcpStream, place: Place) {
+        let connection = Arc::clone(&place.connection);
+        let handshake = tokio::time::timeout(self.header_timeout, tls.accept(stream));
+        tokio::select! {
+            () = connection.evicted.cancelled() => {}
+            () = self.closing.cancelled() => {}
+            shaken = handshake => match shaken {
+                Ok(Ok(stream)) => Arc::clone(&self).serve(stream, place).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake was too slow"),
+            },
+        }
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self: Arc<Self>, stream: S, place: Place) {
         let connection = Arc::clone(&place.connection);
         let guarded = Guard::new(stream, Arc::clone(&connection), self.header_timeout);
         let service = service_fn(|request: Request<Incoming>| {

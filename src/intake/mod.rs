@@ -11,7 +11,9 @@ mod endpoint;
 mod guard;
 mod head;
 mod listener;
+mod tls;
 
 pub use append::{Inbox, InboxError};
 pub use endpoint::{Endpoints, SharedKeyring};
 pub use listener::{Listener, ListenerLimits};
+pub use tls::{Certificate, Pair, PairError};

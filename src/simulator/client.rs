@@ -7,11 +7,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{StatusCode, http};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::delivery::Delivery;
 use super::target::Target;
+use super::tls::Tls;
 
 /// How long an answer is waited for. ClearFeed's own time-out is not documented; the relay promises an answer
 /// within 8 s of the last byte, so whoever is slower than this has broken that promise.
@@ -52,13 +54,15 @@ pub struct Client {
     lanes: Vec<Lane>,
     turn: usize,
     answer_timeout: Duration,
+    /// Made when it is first needed: reading the machine's roots takes some milliseconds.
+    tls: Option<Tls>,
 }
 
 impl Client {
     /// Takes the targets; each delivery goes to the next of them. Connects when it first sends.
     pub fn new(targets: Vec<Target>) -> Self {
         let lanes = targets.into_iter().map(|target| Lane { target, sender: None }).collect();
-        Self { lanes, turn: 0, answer_timeout: ANSWER_TIMEOUT }
+        Self { lanes, turn: 0, answer_timeout: ANSWER_TIMEOUT, tls: None }
     }
 
     /// Begins with another target than the first, so that many clients do not move in step.
@@ -79,7 +83,7 @@ impl Client {
         for _ in 0..self.lanes.len() {
             let turn = self.turn % self.lanes.len();
             self.turn = turn + 1;
-            match self.lanes[turn].exchange(delivery, self.answer_timeout).await {
+            match self.lanes[turn].exchange(delivery, self.answer_timeout, &mut self.tls).await {
                 Err(fault @ Fault::Refused(_)) => refused = fault,
                 answered => return answered,
             }
@@ -99,12 +103,17 @@ struct Lane {
 }
 
 impl Lane {
-    async fn exchange(&mut self, delivery: &Delivery, answer_timeout: Duration) -> Result<Reply, Fault> {
+    async fn exchange(
+        &mut self,
+        delivery: &Delivery,
+        answer_timeout: Duration,
+        tls: &mut Option<Tls>,
+    ) -> Result<Reply, Fault> {
         let mut request = delivery.request(&self.target)?;
         loop {
             let (mut sender, is_fresh) = match self.reusable().await {
                 Some(sender) => (sender, false),
-                None => (connect(&self.target).await?, true),
+                None => (connect(&self.target, tls).await?, true),
             };
             let answer = async {
                 let response = match sender.try_send_request(request).await {
@@ -139,7 +148,7 @@ impl Lane {
     }
 }
 
-async fn connect(target: &Target) -> Result<Sender, Fault> {
+async fn connect(target: &Target, tls: &mut Option<Tls>) -> Result<Sender, Fault> {
     let refused = |reason: String| Fault::Refused(format!("{}: {reason}", target.address()));
     let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(target.address()))
         .await
@@ -147,6 +156,20 @@ async fn connect(target: &Target) -> Result<Sender, Fault> {
         .map_err(|error| refused(error.to_string()))?;
     // A delivery is one small write: waiting for more to send with it would only add to its latency.
     stream.set_nodelay(true).map_err(|error| Fault::Broken(error.to_string()))?;
+    let Some(name) = target.server_name() else { return handshake(stream).await };
+    let tls = match tls {
+        Some(tls) => tls,
+        None => tls.insert(Tls::new().map_err(|error| refused(error.to_string()))?),
+    };
+    // Nothing is sent before the server has shown its certificate.
+    let shaken = timeout(CONNECT_TIMEOUT, tls.connect(name, stream)).await;
+    let stream = shaken
+        .map_err(|_| refused(format!("no TLS within {} s", CONNECT_TIMEOUT.as_secs())))?
+        .map_err(|error| refused(format!("no TLS: {error}")))?;
+    handshake(stream).await
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, Fault> {
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| Fault::Broken(error.to_string()))?;
     // Ends when its sender is dropped or the server closes; whoever waits for an answer is told of its error.

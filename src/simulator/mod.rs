@@ -23,6 +23,7 @@ mod summary;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod worker;
 
 use std::io::{self, Write};

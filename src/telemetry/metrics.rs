@@ -56,7 +56,7 @@ families! {
         pub ready: IntGauge [] = "ready",
             "1 while /readyz answers 200, else 0.";
         pub reload_successful: IntGauge [] = "config_last_reload_successful",
-            "1 while all files that are read again (signing secrets) could be used when last looked at, else 0.";
+            "1 while all files that are read again (signing secrets, the certificate) could be used when last looked at, else 0.";
     }
 }
 
@@ -95,6 +95,8 @@ families! {
             "Open connections to the intake port.";
         pub connections_evicted: IntCounter [] = "http_connections_evicted_total",
             "Connections closed to make room at intake.max_connections.";
+        pub certificate_not_after: IntGauge [] = "tls_certificate_not_after_timestamp_seconds",
+            "Unix time in seconds at which the listener's certificate expires; 0 where something else ends TLS.";
         pub event_age: Histogram [EVENT_AGE_SECONDS] = "event_age_seconds",
             "Seconds from the signed timestamp of an authenticated delivery to its arrival; of one from the future, 0.";
         pub append_duration: Histogram [ANSWER_SECONDS] = "inbox_append_duration_seconds",

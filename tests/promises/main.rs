@@ -31,6 +31,7 @@ mod secrets_change_while_it_runs;
 mod strangers_shut_nobody_out;
 mod the_judge_finds_every_fault;
 mod the_ledger_says_where_to_go_on;
+mod the_listener_speaks_tls;
 mod the_process_ends_as_documented;
 mod topics_are_what_the_promises_need;
 mod what_others_do_to_our_topics;

@@ -82,7 +82,7 @@ pub struct Relay {
 impl Relay {
     fn run(name: String, config: PathBuf, runs: u32) -> Self {
         let log = config.with_extension(format!("{runs}.log"));
-        let mut process = Command::new(BINARY)
+        let mut process = command()
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -218,9 +218,14 @@ pub fn target(intake: SocketAddr) -> Target {
     Target::parse(&format!("http://{intake}{PATH}")).unwrap()
 }
 
+/// The relay's binary.
+pub fn command() -> Command {
+    Command::new(BINARY)
+}
+
 /// Runs a command of the relay's to its end: status, stdout and stderr.
 pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let output = command().args(arguments).stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
