@@ -20,7 +20,12 @@ pub(crate) fn raise_limit(config: &mut Config) {
         // A limit below the others' own share leaves at least one connection to try with.
         config.intake.max_connections = got.saturating_sub(OTHERS).max(1);
         let max_connections = config.intake.max_connections;
-        tracing::warn!(got, wanted, max_connections, "fewer file descriptors than intake.max_connections needs");
+        tracing::warn!(
+            got,
+            wanted,
+            max_connections,
+            "fewer file descriptors than intake.max_connections needs"
+        );
     } else {
         tracing::debug!(got, wanted, "file descriptors");
     }

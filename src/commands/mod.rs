@@ -2,9 +2,9 @@
 
 mod certificate;
 pub(crate) mod demo;
+mod descriptors;
 pub(crate) mod exit;
 mod relay;
-mod descriptors;
 mod reload;
 mod secrets;
 pub(crate) mod serve;

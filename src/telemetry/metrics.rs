@@ -460,6 +460,7 @@ mod tests {
             "build_info",
             "config_hash",
             "ready",
+            "config_last_reload_successful",
             "http_requests_in_flight",
             "http_connections",
             "kafka_broker_up",

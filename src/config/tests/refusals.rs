@@ -61,11 +61,11 @@ fn what_no_key_takes_is_reported() {
         ),
         (
             "[intake.tls]\nkey_file = \"x\"",
-            "intake.tls.certificate_file: found nothing, wanted a file beside",
+            "intake.tls.certificate_file: found \"\", wanted a file beside",
         ),
         (
             "[intake.tls]\ncertificate_file = \"x\"",
-            "intake.tls.key_file: found nothing, wanted a file beside",
+            "intake.tls.key_file: found \"\", wanted a file beside",
         ),
         (
             "[sources.main.api]\ntoken_file = \"x\"",
