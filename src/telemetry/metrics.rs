@@ -456,7 +456,7 @@ mod tests {
     fn names_tell_type_and_base_unit() {
         const UNITS: [&str; 5] = ["seconds", "bytes", "records", "messages", "ids"];
         /// Gauges that count things, or say yes or no: their names tell all.
-        const PLAIN: [&str; 8] = [
+        const PLAIN: [&str; 9] = [
             "build_info",
             "config_hash",
             "ready",
