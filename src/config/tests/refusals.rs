@@ -59,14 +59,8 @@ fn what_no_key_takes_is_reported() {
             "[spool]",
             "spool: found a section, wanted no such section: it is not supported by this version yet",
         ),
-        (
-            "[intake.tls]\nkey_file = \"x\"",
-            "intake.tls.certificate_file: found \"\", wanted a file beside",
-        ),
-        (
-            "[intake.tls]\ncertificate_file = \"x\"",
-            "intake.tls.key_file: found \"\", wanted a file beside",
-        ),
+        ("[intake.tls]\nkey_file = \"x\"", "intake.tls.certificate_file: found \"\", wanted a file beside"),
+        ("[intake.tls]\ncertificate_file = \"x\"", "intake.tls.key_file: found \"\", wanted a file beside"),
         (
             "[sources.main.api]\ntoken_file = \"x\"",
             "sources.main.api: found a section, wanted no such section",
