@@ -22,6 +22,8 @@ enum Command {
     Demo(commands::demo::Arguments),
     /// Play ClearFeed against any URL: pings, signed events, redeliveries
     Simulate(Box<commands::simulate::Arguments>),
+    /// Explain why a captured request is taken for ClearFeed's, or is not
+    Verify(commands::verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => commands::serve::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(*arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
     };
     result.unwrap_or_else(|error| commands::exit::report(&error))
 }

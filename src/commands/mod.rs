@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod certificate;
+mod configuration;
 pub(crate) mod demo;
 mod descriptors;
 pub(crate) mod exit;
@@ -9,3 +10,4 @@ mod reload;
 mod secrets;
 pub(crate) mod serve;
 pub(crate) mod simulate;
+pub(crate) mod verify;

@@ -1,13 +1,12 @@
 //! `serve`: the daemon.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clearfeed_relay::config::{self, Config, Role};
+use clearfeed_relay::config::{Config, Role};
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::kafka::properties;
 use clearfeed_relay::kafka::topics::{self, Durability, Topics, TopicsError};
@@ -20,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::certificate::CertificateFiles;
 use super::relay::{Addresses, Relay, blocking};
 use super::secrets::SecretFiles;
-use super::{descriptors, exit, reload};
+use super::{configuration, descriptors, exit, reload};
 
 /// The first pause before topics are looked at again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -46,11 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "forward" => Role::Forward,
         _ => Role::All,
     });
-    // Other programs' variables need not be UTF-8; a value of ours that is not is refused as what it then looks like.
-    let text = |text: OsString| text.to_string_lossy().into_owned();
-    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
     let (mut secrets, mut certificate) = (SecretFiles::default(), None);
-    let mut config = config::load(&arguments.config, environment, role, |config, file| {
+    let mut config = configuration::load(&arguments.config, role, |config, file| {
         let mut problems = properties::check(config, file);
         if config.role.has_intake() {
             secrets = SecretFiles::read(config, &mut problems);

@@ -141,6 +141,18 @@ impl<'a> Claim<'a> {
     }
 }
 
+impl Claim<'_> {
+    /// When the event occurred, it says.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// How often ClearFeed has tried before, it says.
+    pub fn retry(&self) -> u8 {
+        self.retry
+    }
+}
+
 impl RawDelivery<'_> {
     /// Proves that ClearFeed sent this delivery, or says why not.
     ///

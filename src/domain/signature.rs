@@ -62,7 +62,7 @@ impl Secret {
     }
 
     /// Whether this secret made the signature; takes the same time whatever the answer.
-    fn verifies(&self, message: &SignedMessage<'_>, signature: &Signature) -> bool {
+    pub fn verifies(&self, message: &SignedMessage<'_>, signature: &Signature) -> bool {
         self.mac(message).verify_slice(&signature.0).is_ok()
     }
 

@@ -15,6 +15,7 @@
 mod support;
 
 mod a_commit_without_an_answer_repeats_nothing;
+mod a_refusal_can_be_explained;
 mod a_rolling_restart_refuses_nothing;
 mod a_transaction_that_fails_stops_nobody;
 mod an_answer_200_is_kept;
