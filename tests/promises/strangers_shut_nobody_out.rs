@@ -14,12 +14,7 @@ fn bodies_that_are_only_announced_take_no_room() {
     let kafka = Kafka::shared();
     let deployment = Deployment::new("announced", &kafka);
     let relay = deployment.relay().set("intake.body_timeout", r#""8s""#).up();
-    let looks_signed = deployment.delivery("{}");
-    let (signature, timestamp) = (looks_signed.signature.unwrap(), looks_signed.timestamp);
-    let head = format!(
-        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\nx-cf-signature: {signature}\r\n\
-         x-cf-timestamp: {timestamp}\r\n\r\n"
-    );
+    let head = head_of(&deployment, 1 << 20);
     let strangers: Vec<TcpStream> =
         (0..ANNOUNCED).map(|_| http::begin(relay.intake(), head.as_bytes()).unwrap()).collect();
     wait_for("all of them are being read", SOON, || {
@@ -30,6 +25,65 @@ fn bodies_that_are_only_announced_take_no_room() {
     assert_eq!(relay.metric("http_requests_in_flight"), ANNOUNCED as f64, "they are there still");
     assert_eq!(relay.metric("intake_buffered_bytes"), 0.0);
     drop(strangers);
+}
+
+/// Every place is taken by a stranger inside a request that proves nothing: the one that is longest in it makes room.
+#[test]
+fn connections_of_strangers_make_room() {
+    const PLACES: usize = 20;
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("places", &kafka);
+    let plan = deployment.relay().set("intake.max_connections", &PLACES.to_string());
+    let relay = plan.set("intake.body_timeout", r#""8s""#).set("intake.max_in_flight", "1").up();
+    let head = head_of(&deployment, 100);
+    let strangers: Vec<TcpStream> =
+        (0..PLACES).map(|_| http::begin(relay.intake(), head.as_bytes()).unwrap()).collect();
+    wait_for("all places are taken", SOON, || {
+        (relay.metric("http_requests_in_flight") == PLACES as f64).then_some(())
+    });
+    for honest in 0..5 {
+        let event = format!(r#"{{"id":"{honest}","type":"request","request":{{"id":1}}}}"#);
+        assert_eq!(Sender::new(vec![relay.target()]).send(&deployment.delivery(event)), 200);
+    }
+    assert!(relay.metric("http_connections_evicted_total") >= 1.0);
+    assert!(relay.metric("http_connections") <= PLACES as f64);
+    drop(strangers);
+}
+
+/// Bodies that never end take all memory that there is for bodies: the one that is longest in arriving gives way, and is told.
+#[test]
+fn bodies_that_never_end_give_way() {
+    const LIMIT: usize = 1 << 20;
+    const STRANGERS: usize = 8;
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("endless", &kafka);
+    let plan = deployment.relay().set("intake.max_buffered", &format!("\"{LIMIT}B\""));
+    let relay = plan.set("intake.body_timeout", r#""8s""#).up();
+    // Each has a fifth of all room: some give way to others, and then the oldest of those who are left to an honest one.
+    let begun = [head_of(&deployment, LIMIT).as_bytes(), &vec![b'x'; LIMIT / 5]].concat();
+    let mut strangers: Vec<TcpStream> =
+        (0..STRANGERS).map(|_| http::begin(relay.intake(), &begun).unwrap()).collect();
+    let most = wait_for("there is no more room", SOON, || {
+        let used = relay.metric("intake_buffered_bytes");
+        (used > (LIMIT / 5 * 4) as f64).then_some(used)
+    });
+    assert!(most <= LIMIT as f64);
+    let large =
+        format!(r#"{{"id":"a","type":"request","text":"{}","request":{{"id":1}}}}"#, "x".repeat(LIMIT / 4));
+    assert_eq!(Sender::new(vec![relay.target()]).send(&deployment.delivery(large)), 200);
+    assert_eq!(read_status(strangers.remove(0)), "HTTP/1.1 503", "the oldest is told");
+    drop(strangers);
+    wait_for("all room is free again", SOON, || (relay.metric("intake_buffered_bytes") == 0.0).then_some(()));
+}
+
+/// The head of a body that looks signed.
+fn head_of(deployment: &Deployment, length: usize) -> String {
+    let looks_signed = deployment.delivery("{}");
+    let (signature, timestamp) = (looks_signed.signature.unwrap(), looks_signed.timestamp);
+    format!(
+        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\nx-cf-signature: {signature}\r\n\
+         x-cf-timestamp: {timestamp}\r\n\r\n"
+    )
 }
 
 /// Whose signature cannot be one is answered before the body is there.
