@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::values::{self, Kind};
 use super::{LogFormat, Role, StartAt};
 use crate::domain::route::{Template, TopicName};
@@ -107,6 +109,8 @@ keys! {
     SHUTDOWN_TIMEOUT: Duration = "intake.shutdown_timeout", One, Default("25s"), DURATION,
         "The whole drain, `lame_duck` included.";
 
+    TRUSTED_PROXIES: IpNet = "intake.trusted_proxies", List, Default(""), NETWORK,
+        "Networks of the proxies before the listener: the log believes their X-Forwarded-For; nothing else depends on it.";
     TLS_CERTIFICATE: Option<PathBuf> = "intake.tls.certificate_file", One, Default(""), FILE_OR_NONE,
         "Certificate chain of the public listener, PEM; absent: plain HTTP, behind something that ends TLS.";
     TLS_KEY: Option<PathBuf> = "intake.tls.key_file", One, Default(""), FILE_OR_NONE,

@@ -139,6 +139,11 @@ fn intake(reading: &mut Reading) -> Option<Intake> {
         answer_timeout: reading.take(&keys::ANSWER_TIMEOUT)?,
         lame_duck: reading.take(&keys::LAME_DUCK)?,
         shutdown_timeout: reading.take(&keys::SHUTDOWN_TIMEOUT)?,
+        trusted_proxies: reading
+            .take_entries("", &keys::TRUSTED_PROXIES)
+            .into_iter()
+            .map(|(_, network)| network)
+            .collect(),
         tls: {
             let (certificate, key) = (reading.take(&keys::TLS_CERTIFICATE)?, reading.take(&keys::TLS_KEY)?);
             tls(reading, certificate, key)

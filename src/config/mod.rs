@@ -21,6 +21,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::domain::route::{Routes, TopicName};
 use crate::domain::signature::SignedUrl;
 
@@ -116,6 +118,8 @@ pub struct Intake {
     pub lame_duck: Duration,
     /// The whole drain.
     pub shutdown_timeout: Duration,
+    /// Whose `X-Forwarded-For` the log believes.
+    pub trusted_proxies: Vec<IpNet>,
     /// Absent: plain HTTP.
     pub tls: Option<TlsFiles>,
 }

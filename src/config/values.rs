@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, Role, StartAt};
@@ -58,6 +59,7 @@ pub(super) const ROLE: Kind<Role> = Kind::simple("all, intake or forward", |text
 });
 pub(super) const ADDRESS: Kind<SocketAddr> =
     Kind::simple("an IP address and a port, such as 0.0.0.0:8080 or [::]:8080", from_str);
+pub(super) const NETWORK: Kind<IpNet> = Kind::simple("a network such as 10.0.0.0/8 or fd00::/8", from_str);
 // The least leaves room for any ping. The most: with its headers a body is one Kafka record, and brokers are
 // made for records of about 1 MiB; each one of 16 MiB already costs them and every consumer many times that
 // in buffers.

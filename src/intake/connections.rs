@@ -5,6 +5,7 @@
 //! before it is the oldest; from then on it keeps its place.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -39,6 +40,8 @@ pub(super) struct Connection {
     /// and when that began, or [`PROVEN`].
     rank: AtomicU64,
     origin: Instant,
+    /// Whom it goes to.
+    pub(super) peer: IpAddr,
     /// What its sender did wrong before there was a request.
     refused: OnceLock<Answer>,
     /// Ends the connection at once.
@@ -59,7 +62,7 @@ impl Connections {
 
     /// A place for a new connection. At the limit the one that is longest without a request makes room, or else the one
     /// that is longest in a request and has proven nothing; `None` where all have.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let mut open = self.lock();
         if open.by_id.len() >= self.max {
             let ranks =
@@ -74,6 +77,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             rank: AtomicU64::new(since_ms(self.origin)),
             origin: self.origin,
+            peer,
             refused: OnceLock::new(),
             evicted: CancellationToken::new(),
         });

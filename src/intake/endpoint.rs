@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use jiff::Timestamp;
 use prometheus::IntGauge;
@@ -17,6 +18,7 @@ use super::append::Inbox;
 use super::body::{self, BodyError};
 use super::budget::Budget;
 use super::connections::Connection;
+use super::peer::TrustedProxies;
 use crate::config::{self, Config};
 use crate::domain::delivery::{
     AgeLimits, AuthenticDelivery, Claim, HeaderValue, RawDelivery, Refusal, header,
@@ -27,6 +29,7 @@ use crate::domain::signature::{Keyring, SignedUrl};
 use crate::telemetry::health::Health;
 use crate::telemetry::labels::{Concern, Outcome, Retry};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::refusals::Refused;
 
 /// The largest body in which an unsigned ping is looked for.
 const MAX_PING_BYTES: usize = 1024;
@@ -42,6 +45,7 @@ pub struct Endpoints {
     inbox: Arc<Inbox>,
     in_flight: Arc<Semaphore>,
     budget: Budget,
+    proxies: TrustedProxies,
     max_body_bytes: usize,
     body_timeout: Duration,
     metrics: Arc<Metrics>,
@@ -75,11 +79,6 @@ impl Source {
             metrics,
         }
     }
-
-    fn refuse(&self, refusal: Refusal) -> Answer {
-        self.metrics.refused(refusal);
-        Answer::NotAuthenticated
-    }
 }
 
 impl Endpoints {
@@ -103,6 +102,7 @@ impl Endpoints {
             inbox,
             in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
             budget: Budget::new(limits.max_buffered_bytes, metrics.intake.buffered_bytes.clone()),
+            proxies: TrustedProxies::new(limits.trusted_proxies.clone()),
             max_body_bytes: limits.max_body_bytes,
             body_timeout: limits.body_timeout,
             metrics,
@@ -157,41 +157,53 @@ impl Endpoints {
             return Answer::Encoded;
         }
         let (head, body) = request.into_parts();
-        let claim = match Claim::read(
-            header_value(&head.headers, header::SIGNATURE),
-            header_value(&head.headers, header::TIMESTAMP),
-            header_value(&head.headers, header::RETRY_COUNT),
-        ) {
+        self.judge(source, &head, body, connection, count).await.unwrap_or_else(|reason| {
+            let timestamp = claim(&head.headers).ok().map(|claim| claim.timestamp());
+            let peer = self.proxies.sender(connection.peer, &head.headers);
+            let age = timestamp.map(|timestamp| Timestamp::now().duration_since(timestamp));
+            source.metrics.refused(&Refused { reason, peer, age });
+            Answer::NotAuthenticated
+        })
+    }
+
+    /// Answers a ping, keeps a delivery that is proven to be ClearFeed's, and says of others why they are not.
+    async fn judge(
+        &self,
+        source: &Source,
+        head: &Parts,
+        body: Incoming,
+        connection: &Connection,
+        count: &mut Count<'_>,
+    ) -> Result<Answer, Refusal> {
+        let claim = match claim(&head.headers) {
             Ok(claim) => Some(claim),
             // Without a signature it can only be a ping.
             Err(Refusal::NoSignature) if source.accept_unsigned_ping => None,
-            Err(refusal) => return source.refuse(refusal),
+            Err(refusal) => return Err(refusal),
         };
         let max_bytes = if claim.is_some() { self.max_body_bytes } else { MAX_PING_BYTES };
         let buffered = match body::read(body, max_bytes, self.body_timeout, &self.budget).await {
             Ok(buffered) => buffered,
-            Err(BodyError::TooLarge) if claim.is_none() => return source.refuse(Refusal::NoSignature),
-            Err(BodyError::TooLarge) => return Answer::TooLarge,
-            Err(BodyError::TooSlow) => return Answer::TooSlow,
-            Err(BodyError::NoRoom) => return Answer::Unavailable("too many bodies at once"),
+            Err(BodyError::TooLarge) if claim.is_none() => return Err(Refusal::NoSignature),
+            Err(BodyError::TooLarge) => return Ok(Answer::TooLarge),
+            Err(BodyError::TooSlow) => return Ok(Answer::TooSlow),
+            Err(BodyError::NoRoom) => return Ok(Answer::Unavailable("too many bodies at once")),
             Err(BodyError::Broken) => {
-                return Answer::BadRequest("the body is shorter than announced, or its chunks are malformed");
+                return Ok(Answer::BadRequest(
+                    "the body is shorter than announced, or its chunks are malformed",
+                ));
             }
         };
         let Some(claim) = claim else {
             let is_ping = event::read(&buffered.bytes) == Reading::Ping;
-            return if is_ping { Answer::Pong } else { source.refuse(Refusal::NoSignature) };
+            return if is_ping { Ok(Answer::Pong) } else { Err(Refusal::NoSignature) };
         };
         let received = Timestamp::now();
         let raw = RawDelivery { verb: head.method.as_str(), claim, body: buffered.bytes.clone() };
-        match raw.authenticate(&source.url, &source.keyring.load(), &source.limits, received) {
-            Ok(delivery) => {
-                connection.prove_request();
-                count.authenticated(delivery.retry());
-                self.accept(source, &delivery, received, &head.headers).await
-            }
-            Err(refusal) => source.refuse(refusal),
-        }
+        let delivery = raw.authenticate(&source.url, &source.keyring.load(), &source.limits, received)?;
+        connection.prove_request();
+        count.authenticated(delivery.retry());
+        Ok(self.accept(source, &delivery, received, &head.headers).await)
     }
 
     /// Keeps an authentic delivery.
@@ -237,6 +249,15 @@ impl Endpoints {
             }
         }
     }
+}
+
+/// What the headers say.
+fn claim(headers: &HeaderMap) -> Result<Claim<'_>, Refusal> {
+    Claim::read(
+        header_value(headers, header::SIGNATURE),
+        header_value(headers, header::TIMESTAMP),
+        header_value(headers, header::RETRY_COUNT),
+    )
 }
 
 /// A header as the domain takes it.

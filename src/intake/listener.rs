@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Listener {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, peer)) => self.admit(stream, peer.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -89,9 +90,9 @@ impl Listener {
         }
     }
 
-    fn admit(self: &Arc<Self>, stream: TcpStream) {
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: IpAddr) {
         // Without a place the stream is dropped: closed before anything was read of it.
-        let Some(place) = self.connections.enter() else { return };
+        let Some(place) = self.connections.enter(peer) else { return };
         // Answers are short and written at once: waiting to fill a packet would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection is gone already");

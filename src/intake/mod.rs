@@ -11,6 +11,7 @@ mod endpoint;
 mod guard;
 mod head;
 mod listener;
+mod peer;
 mod tls;
 
 pub use append::{Inbox, InboxError};

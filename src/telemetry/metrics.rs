@@ -5,7 +5,7 @@
 //! field, its series and its row in [`catalogue`]. Below the table stand the calls that count and log together.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use super::family::{Family, Labelled, Numbered, Slots, families, opts};
 use super::labels::{
     Eviction, Half, HeldReason, KafkaFault, Label, Outcome, RecordOutcome, Retry, TransactionEnd,
 };
+use super::refusals::{Refusals, Refused};
 use super::status::{ForwardStatus, PartitionState};
 use crate::config::Role;
 use crate::domain::delivery::Refusal;
@@ -265,14 +266,11 @@ impl Metrics {
     }
 }
 
-/// Refusals for one reason get one line in this time: who cannot sign can still send.
-const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What is counted for one source, under its configured name.
 #[derive(Debug)]
 pub struct Source {
     name: String,
-    refusals: Mutex<BTreeMap<&'static str, Refusals>>,
+    refusals: Refusals,
     ends: DeliveryFamilies,
     families: SourceFamilies,
 }
@@ -284,21 +282,18 @@ impl Source {
             families.auth_key_used.of(slot);
         }
         let ends = DeliveryFamilies::register(registry, &[name])?;
-        Ok(Self { name: name.to_owned(), refusals: Mutex::default(), ends, families })
+        Ok(Self { name: name.to_owned(), refusals: Refusals::default(), ends, families })
     }
 
-    /// A delivery is not proven to be ClearFeed's. The log gets the reason and nothing that the sender chose.
-    pub fn refused(&self, reason: Refusal) {
-        self.families.auth_failures.of(reason).inc();
-        let (now, reason) = (Instant::now(), reason.as_str());
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(untold) = refusals.entry(reason).or_default().told(now) {
-            tracing::info!(source = self.name, reason, untold, "delivery not authenticated");
-        }
+    /// A delivery is not proven to be ClearFeed's.
+    pub fn refused(&self, refused: &Refused) {
+        self.families.auth_failures.of(refused.reason).inc();
+        self.refusals.tell(&self.name, refused, Instant::now());
     }
 
     /// A delivery is proven to be ClearFeed's; only now does its unsigned retry count mean anything.
     pub fn authenticated(&self, matched: Match, retry: u8) {
+        self.refusals.authenticated();
         self.families.auth_key_used.of(matched.slot).inc();
         self.families.auth_url_form.of(matched.form).inc();
         if let Some(retry) = Retry::from_count(retry) {
@@ -326,25 +321,6 @@ impl Source {
             0 => None,
             seconds => Timestamp::from_second(seconds).ok(),
         }
-    }
-}
-
-/// Refusals for one reason, as the log has them.
-#[derive(Debug, Default)]
-struct Refusals {
-    last_told: Option<Instant>,
-    untold: u64,
-}
-
-impl Refusals {
-    /// One more. Where it is to be told: how many there were since the last one that was, and were not.
-    fn told(&mut self, now: Instant) -> Option<u64> {
-        if self.last_told.is_some_and(|last| now.duration_since(last) < REFUSAL_INTERVAL) {
-            self.untold += 1;
-            return None;
-        }
-        self.last_told = Some(now);
-        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -488,7 +464,7 @@ mod tests {
         metrics.answered(Some(main), Outcome::Accepted, Duration::from_secs(1));
         metrics.answered(None, Outcome::NotFound, Duration::ZERO);
         main.authenticated(Match { slot: 1, form: UrlForm::Path }, 3);
-        main.refused(Refusal::Mismatch);
+        main.refused(&Refused { reason: Refusal::Mismatch, peer: [192, 0, 2, 1].into(), age: None });
         main.last_attempt_failed();
         assert_eq!(main.last_accepted(), None);
         main.accepted(Timestamp::from_second(1_700_000_000).unwrap());
@@ -508,17 +484,6 @@ mod tests {
             assert!(text.contains(&format!("\n{PREFIX}{series}\n")), "{series}\n{text}");
         }
         assert!(metrics.source("what a sender chose").is_none());
-    }
-
-    #[test]
-    fn a_flood_of_refusals_is_a_line_a_second() {
-        let (mut refusals, now) = (Refusals::default(), Instant::now());
-        assert_eq!(refusals.told(now), Some(0));
-        for _ in 0..2000 {
-            assert_eq!(refusals.told(now + REFUSAL_INTERVAL / 2), None);
-        }
-        assert_eq!(refusals.told(now + REFUSAL_INTERVAL), Some(2000));
-        assert_eq!(refusals.told(now + REFUSAL_INTERVAL * 2), Some(0));
     }
 
     #[test]

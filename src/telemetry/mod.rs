@@ -10,4 +10,5 @@ pub mod health;
 pub mod labels;
 pub mod logs;
 pub mod metrics;
+pub mod refusals;
 pub mod status;

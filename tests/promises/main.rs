@@ -29,6 +29,7 @@ mod killed_at_random_moments;
 mod nothing_unauthenticated_leaves_a_trace;
 mod replays_are_one_record;
 mod secrets_change_while_it_runs;
+mod sources_are_apart;
 mod strangers_shut_nobody_out;
 mod the_judge_finds_every_fault;
 mod the_ledger_says_where_to_go_on;

@@ -6,7 +6,7 @@ use clearfeed_relay::domain::signature::Secret;
 use clearfeed_relay::simulator::{Delivery, unix_seconds};
 
 use crate::support::deployment::{PATH, PUBLIC_URL};
-use crate::support::{Deployment, Kafka, Relay, Sender, http};
+use crate::support::{Deployment, Kafka, Relay, SOON, Sender, http, wait_for};
 
 /// Would be found wherever a body is kept.
 const MARK: &str = "mark-of-a-stranger";
@@ -55,6 +55,32 @@ fn forgeries_are_refused_and_forgotten() {
     assert_nothing_is_told(&relay);
 }
 
+/// The operator is told why, and whom it came from: of a trusted proxy whom it had it from.
+#[test]
+fn a_refusal_is_told_with_its_reason_its_sender_and_a_hint() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("told", &kafka);
+    let relay = deployment.relay().set("intake.trusted_proxies", r#"["127.0.0.0/8", "10.0.0.0/8"]"#).up();
+    let told = |forgery: &Delivery, reason: &str| {
+        let bytes = String::from_utf8(http::post(PATH, forgery)).unwrap();
+        let forwarded = "host: a\r\nx-forwarded-for: 203.0.113.9, 198.51.100.7, 10.0.0.1\r\n";
+        let mut stream =
+            http::begin(relay.intake(), bytes.replace("host: a\r\n", forwarded).as_bytes()).unwrap();
+        assert_eq!(http::answer(&mut stream).unwrap().status, 401);
+        wait_for("it is told", SOON, || {
+            relay.log().into_iter().find(|line| line["reason"] == reason && line["peer"] == "198.51.100.7")
+        })
+    };
+    let good = deployment.delivery(event());
+    let line = told(&good.with_body("{}"), "mismatch");
+    assert!(line["hint"].as_str().unwrap().contains("clearfeed-relay verify"), "{line}");
+    let line = told(&deployment.delivery_at(event(), unix_seconds() - 900), "too_old");
+    assert!((900..930).contains(&line["age_seconds"].as_i64().unwrap()), "{line}");
+    assert!(line["hint"].as_str().unwrap().contains("the signature is right"), "{line}");
+    let line = told(&good.unsigned(), "malformed_signature");
+    assert_eq!(line["hint"].as_str(), None, "{line}");
+}
+
 #[test]
 fn pings_of_every_form_are_answered_and_not_stored() {
     let kafka = Kafka::shared();
@@ -74,6 +100,8 @@ fn pings_of_every_form_are_answered_and_not_stored() {
         let wrong = Delivery { signature: Some("0".repeat(64)), ..signed };
         assert_eq!(sender.send(&wrong), 401, "wrongly signed {body:?}");
     }
+    assert_eq!(relay.metric(r#"deliveries_total{outcome="pong",source="main"}"#), 12.0);
+    assert_eq!(relay.metric(r#"deliveries_total{outcome="accepted",source="main"}"#), 0.0);
     assert_nothing_is_stored(&kafka, &deployment);
 }
 
