@@ -65,15 +65,15 @@ fn bodies_that_never_end_give_way() {
     let strangers: Vec<TcpStream> =
         (0..STRANGERS).map(|_| http::begin(relay.intake(), &begun).unwrap()).collect();
     let told = || relay.metric(r#"deliveries_total{outcome="unavailable",source="main"}"#);
-    let gave_way = wait_for("all that was sent is read, or was told to give way", SOON, || {
+    let (gave_way, used) = wait_for("all that was sent is read, or was told to give way", SOON, || {
         let (told, left) = (told(), relay.metric("http_requests_in_flight"));
         let used = relay.metric("intake_buffered_bytes");
         assert!(used <= LIMIT as f64);
-        (told + left == STRANGERS as f64 && used == left * EACH as f64).then_some(told)
+        (told + left == STRANGERS as f64 && used == left * EACH as f64).then_some((told, used))
     });
     assert!(gave_way >= 3.0, "{gave_way} of {STRANGERS} gave way, and five have room");
-    let large =
-        format!(r#"{{"id":"a","type":"request","text":"{}","request":{{"id":1}}}}"#, "x".repeat(LIMIT / 4));
+    let more_than_is_free = "x".repeat(LIMIT - used as usize);
+    let large = format!(r#"{{"id":"a","type":"request","text":"{more_than_is_free}","request":{{"id":1}}}}"#);
     assert_eq!(Sender::new(vec![relay.target()]).send(&deployment.delivery(large)), 200);
     assert!(told() > gave_way, "an honest body has room");
     drop(strangers);
