@@ -18,6 +18,8 @@ struct CommandLine {
 enum Command {
     /// Run the relay: receive deliveries, forward them, or both
     Serve(commands::serve::Arguments),
+    /// Check the configuration, its files, and Kafka: a table with what is wrong and how to repair it
+    Check(commands::check::Arguments),
     /// Show the whole path of an event in one process, without a Kafka
     Demo(commands::demo::Arguments),
     /// Play ClearFeed against any URL: pings, signed events, redeliveries
@@ -29,6 +31,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Serve(arguments) => commands::serve::run(&arguments),
+        Command::Check(arguments) => commands::check::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(*arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),

@@ -87,6 +87,15 @@ fn a_long_file_says_why_it_is_one() {
     all_keep(long_without_reason);
 }
 
+#[test]
+fn unsafe_code_stands_in_one_file() {
+    let permits = |source: &Source| {
+        source.text.contains("allow(unsafe_code") || source.text.contains("expect(unsafe_code")
+    };
+    let files: Vec<_> = sources().into_iter().filter(permits).map(|source| source.path).collect();
+    assert_eq!(files, ["src/kafka/permissions.rs"]);
+}
+
 /// Every file of `src` is held against the law; all breaches are shown together.
 fn all_keep(law: fn(&Source) -> Vec<Breach>) {
     let sources = sources();

@@ -68,7 +68,8 @@ impl CertificateFiles {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<Pair, String> {
+/// Reads both files. The error says what was found.
+pub(super) fn read(files: &TlsFiles) -> Result<Pair, String> {
     let content = |file: &Path| {
         std::fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
     };

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod certificate;
+pub(crate) mod check;
 mod configuration;
 pub(crate) mod demo;
 mod descriptors;

@@ -173,6 +173,13 @@ impl SignedUrl {
         &self.whole
     }
 
+    /// The host that it names, without a port.
+    pub fn host(&self) -> &str {
+        let authority = &self.whole["https://".len()..self.path_start];
+        let port = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
+        &authority[..port.unwrap_or(authority.len())]
+    }
+
     /// Path and query, as a request line carries them.
     pub fn path_and_query(&self) -> &str {
         &self.whole[self.path_start..]

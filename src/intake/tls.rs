@@ -13,12 +13,17 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig};
 use x509_cert::der::{self, Decode};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::time::Time;
 
 /// A certificate chain with its key.
 #[derive(Debug, Clone)]
 pub struct Pair {
     key: Arc<CertifiedKey>,
+    not_before: Timestamp,
     not_after: Timestamp,
+    names: Vec<String>,
 }
 
 /// Why a certificate and a key cannot be used.
@@ -45,19 +50,44 @@ impl Pair {
             .collect::<Result<_, _>>()
             .map_err(PairError::Certificate)?;
         let own = chain.first().ok_or(PairError::Certificate(pem::Error::NoItemsFound))?;
-        let not_after = x509_cert::Certificate::from_der(own)?.tbs_certificate().validity().not_after;
-        let not_after = i64::try_from(not_after.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
+        let own = x509_cert::Certificate::from_der(own)?;
+        let (validity, names) = (*own.tbs_certificate().validity(), names(&own));
         let key = PrivateKeyDer::from_pem_slice(key).map_err(PairError::Key)?;
         let key = CertifiedKey::from_der(chain, key, &ring::default_provider())?;
-        // What is beyond the calendar's end does not expire.
-        let not_after = Timestamp::from_second(not_after).unwrap_or(Timestamp::MAX);
-        Ok(Self { key: Arc::new(key), not_after })
+        let (not_before, not_after) = (timestamp(validity.not_before), timestamp(validity.not_after));
+        Ok(Self { key: Arc::new(key), not_before, not_after, names })
+    }
+
+    /// From when on the server's own certificate is valid.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// The hosts that it names, as it has them.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// When the server's own certificate expires.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
+}
+
+fn timestamp(time: Time) -> Timestamp {
+    // What is beyond the calendar's end does not expire.
+    let seconds = i64::try_from(time.to_unix_duration().as_secs()).ok();
+    seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn names(certificate: &x509_cert::Certificate) -> Vec<String> {
+    let names = certificate.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten();
+    let names = names.map(|(_, names)| names.0).unwrap_or_default();
+    let dns = names.into_iter().filter_map(|name| match name {
+        GeneralName::DnsName(name) => Some(name.as_str().to_owned()),
+        _ => None,
+    });
+    dns.collect()
 }
 
 impl PartialEq for Pair {

@@ -3,6 +3,7 @@
 //! The halves make their own producers and consumers from these parts; nobody else names librdkafka.
 
 pub mod monitor;
+pub mod permissions;
 pub mod properties;
 pub mod topics;
 

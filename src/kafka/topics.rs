@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
+use rdkafka::client::Client;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
@@ -30,6 +31,13 @@ pub struct Wanted {
     /// Fewer partitions than wanted break the promise.
     partitions_matter: bool,
     rules: Vec<Rule>,
+}
+
+impl Wanted {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
 }
 
 /// One setting of a topic.
@@ -178,7 +186,7 @@ impl Topics {
         if !missing.is_empty() {
             let copies = self.copies().await;
             if !self.may_create {
-                let commands = missing.iter().map(|topic| self.missing(topic, copies)).collect();
+                let commands = missing.iter().map(|topic| self.command_for(topic, copies)).collect();
                 return Err(TopicsError::NotAsWanted(commands));
             }
             for topic in missing {
@@ -209,6 +217,16 @@ impl Topics {
     pub async fn create_one(&self, topic: &Wanted) -> Result<(), TopicsError> {
         let copies = self.copies().await;
         self.create(topic, copies).await
+    }
+
+    /// How many brokers there are.
+    pub fn brokers(&self) -> Result<usize, KafkaError> {
+        Ok(self.metadata()?.brokers().len())
+    }
+
+    /// The client, to ask for what it may do.
+    pub fn client(&self) -> &Client<Monitor> {
+        self.admin.inner()
     }
 
     /// Whether missing topics are created.
@@ -272,28 +290,34 @@ impl Topics {
     }
 
     async fn compare(&self, wanted: &[Wanted]) -> Result<(), TopicsError> {
-        let existing = self.existing(wanted.iter().map(|topic| topic.name.as_str()))?;
         let mut problems = Vec::new();
         for topic in wanted {
-            let Some((partitions, _)) = existing.get(topic.name.as_str()) else {
-                problems.push(format!("topic {}: created, and not to be seen yet", topic.name));
-                continue;
-            };
-            if topic.partitions_matter && *partitions < topic.partitions.unsigned_abs() as usize {
-                problems.push(format!(
-                    "topic {}: found {partitions} partitions, wanted at least inbox.partitions = {}",
-                    topic.name, topic.partitions
-                ));
-            }
-            let config = self.describe(&topic.name).await?;
-            for rule in &topic.rules {
-                let found = config.get(rule.key).and_then(|entry| entry.value.clone()).unwrap_or_default();
-                if !rule.holds(&found) {
-                    problems.push(self.repair(&topic.name, rule, &found));
-                }
-            }
+            problems.extend(self.faults(topic).await?);
         }
         if problems.is_empty() { Ok(()) } else { Err(TopicsError::NotAsWanted(problems)) }
+    }
+
+    /// What a topic has, and should not.
+    pub async fn faults(&self, topic: &Wanted) -> Result<Vec<String>, TopicsError> {
+        let existing = self.existing([topic.name()].into_iter())?;
+        let Some((partitions, _)) = existing.get(topic.name()) else {
+            return Ok(vec![format!("topic {}: created, and not to be seen yet", topic.name)]);
+        };
+        let mut faults = Vec::new();
+        if topic.partitions_matter && *partitions < topic.partitions.unsigned_abs() as usize {
+            faults.push(format!(
+                "topic {}: found {partitions} partitions, wanted at least inbox.partitions = {}",
+                topic.name, topic.partitions
+            ));
+        }
+        let config = self.describe(&topic.name).await?;
+        for rule in &topic.rules {
+            let found = config.get(rule.key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            if !rule.holds(&found) {
+                faults.push(self.repair(&topic.name, rule, &found));
+            }
+        }
+        Ok(faults)
     }
 
     /// Whether a broker may be lost without losing what was answered 200.
@@ -321,7 +345,13 @@ impl Topics {
         }
     }
 
-    fn missing(&self, topic: &Wanted, copies: Option<usize>) -> String {
+    /// What to do about a topic that is missing and not ours to create.
+    pub async fn missing(&self, topic: &Wanted) -> String {
+        let copies = self.copies().await;
+        self.command_for(topic, copies)
+    }
+
+    fn command_for(&self, topic: &Wanted, copies: Option<usize>) -> String {
         let configs: Vec<_> =
             settings(topic, copies).iter().map(|(key, value)| format!("--config {key}={value}")).collect();
         format!(

@@ -22,6 +22,7 @@ mod an_answer_200_is_kept;
 mod an_event_is_one_record;
 mod an_outage_of_kafka_loses_nothing;
 mod authentic_bytes_are_never_dropped;
+mod check_finds_what_is_wrong;
 mod clocks_may_be_wrong;
 mod hostile_deliveries;
 mod hostile_http;

@@ -112,6 +112,11 @@ impl Relay {
         self.process.try_wait().unwrap().is_some()
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// The replica's.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,0 +1,161 @@
+//! Kafka: reachable, topics as the promise needs them, what this client may do there, clocks.
+
+use std::sync::Arc;
+
+use clearfeed_relay::config::{Config, Role};
+use clearfeed_relay::kafka::monitor::Monitor;
+use clearfeed_relay::kafka::permissions::{self, Allowed, Operation};
+use clearfeed_relay::kafka::properties;
+use clearfeed_relay::kafka::topics::{self, Durability, Topics, TopicsError};
+use clearfeed_relay::telemetry::health::{Health, Identity};
+use clearfeed_relay::telemetry::labels::Half;
+use clearfeed_relay::telemetry::metrics::Metrics;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseProducer, Producer};
+
+use super::Check;
+
+/// Longer than any of Kafka's elections.
+const TRANSACTIONS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Adds what was found; false where Kafka cannot be reached.
+pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::Result<bool> {
+    let topics = Topics::new(config, monitor(config)?)?;
+    let servers = &config.kafka.bootstrap_servers;
+    let names = match topics.brokers() {
+        Ok(brokers) => {
+            checks.push(Check::ok("kafka", format!("{servers}: {brokers} brokers")));
+            topics.names()?
+        }
+        Err(error) => {
+            checks.push(Check::wrong("kafka", format!("{servers}: {error}")));
+            return Ok(false);
+        }
+    };
+    let wanted = topics::wanted(config);
+    let (existing, missing): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|topic| names.contains(topic.name()));
+    for topic in &missing {
+        checks.push(if topics.may_create() {
+            Check::ok(format!("topic {}", topic.name()), "missing: serve creates it (wants Create)")
+        } else {
+            Check::wrong(format!("topic {}", topic.name()), topics.missing(topic).await)
+        });
+    }
+    for topic in &existing {
+        let check = format!("topic {}", topic.name());
+        checks.push(match topics.faults(topic).await {
+            Ok(faults) if faults.is_empty() => Check::ok(check, "as the promise needs it"),
+            Ok(faults) => Check::wrong(check, faults.join("; ")),
+            Err(TopicsError::Kafka(error)) => Check::wrong(check, format!("cannot be looked at: {error}")),
+            Err(error) => Check::wrong(check, error.to_string()),
+        });
+    }
+    if names.contains(config.inbox.topic.as_str()) {
+        checks.push(match topics.durability(&config.inbox.topic).await {
+            Ok(Durability::Durable) => Check::ok("durability", "a broker can be lost"),
+            Ok(Durability::NotDurable(found)) => Check::wrong("durability", found),
+            Err(error) => Check::skipped("durability", error.to_string()),
+        });
+    }
+    let existing: Vec<&str> = existing.iter().map(topics::Wanted::name).collect();
+    permissions_of(config, &topics, &existing, checks)?;
+    if config.role.has_forward() {
+        checks.push(transactions(config)?);
+    }
+    Ok(true)
+}
+
+/// What clients of Kafka report to; nobody asks for it here.
+fn monitor(config: &Config) -> anyhow::Result<Monitor> {
+    let metrics = Metrics::new([], config.role, &config.hash, &config.forward.transactional_id)?;
+    let identity = Identity { role: config.role, config_hash: config.hash.clone(), sources: Vec::new() };
+    Ok(Monitor::new(Half::Intake, Arc::new(metrics), Arc::new(Health::new(identity))))
+}
+
+fn permissions_of(
+    config: &Config,
+    topics: &Topics,
+    existing: &[&str],
+    checks: &mut Vec<Check>,
+) -> anyhow::Result<()> {
+    use Operation::{Describe, DescribeConfigs, Read, Write};
+    let allowed = permissions::of_topics(topics.client(), existing)?;
+    for name in existing {
+        let is_ledger = *name == config.ledger.topic.as_str();
+        let needed: &[Operation] = match (*name == config.inbox.topic.as_str(), config.role) {
+            (true, Role::Forward) => &[Read, Describe, DescribeConfigs],
+            (is_inbox, role) if is_ledger || (is_inbox && role == Role::All) => {
+                &[Read, Write, Describe, DescribeConfigs]
+            }
+            _ => &[Write, Describe, DescribeConfigs],
+        };
+        let allowed = allowed.get(*name).cloned().unwrap_or(Err(RDKafkaErrorCode::UnknownTopic));
+        checks.push(permission(config, &format!("--topic {name}"), needed, &allowed));
+    }
+    if config.role.has_forward() {
+        let group = &config.forward.group;
+        let allowed = permissions::of_group(topics.client(), group)?;
+        checks.push(permission(config, &format!("--group {group}"), &[Read, Describe], &allowed));
+    }
+    Ok(())
+}
+
+/// `resource` as `kafka-acls` has it.
+fn permission(config: &Config, resource: &str, needed: &[Operation], allowed: &Allowed) -> Check {
+    let check = format!("may use {}", resource.trim_start_matches("--"));
+    let missing: Vec<_> = match allowed {
+        Ok(allowed) => needed.iter().filter(|operation| !allowed.contains(&(**operation as u32))).collect(),
+        Err(_) => needed.iter().collect(),
+    };
+    if let Err(code) = allowed
+        && !is_refusal(*code)
+    {
+        return Check::skipped(check, format!("Kafka does not say: {code}"));
+    }
+    let words =
+        |operations: &[&Operation]| operations.iter().map(|operation| operation.as_str()).collect::<Vec<_>>();
+    if missing.is_empty() {
+        return Check::ok(check, words(&needed.iter().collect::<Vec<_>>()).join(", "));
+    }
+    let words = words(&missing);
+    Check::wrong(check, format!("{} is missing; {}", words.join(", "), acls(config, &words, resource)))
+}
+
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+fn acls(config: &Config, operations: &[&str], resource: &str) -> String {
+    let user = config.kafka.properties.get("sasl.username").map_or("THE_RELAY", String::as_str);
+    let operations: Vec<_> = operations.iter().map(|operation| format!("--operation {operation}")).collect();
+    format!(
+        "repair it with: kafka-acls --bootstrap-server {} --add --allow-principal User:{user} {} {resource}",
+        config.kafka.bootstrap_servers,
+        operations.join(" ")
+    )
+}
+
+/// Opens a producer under an id of its own, which begins as the relay's does: under the relay's, it would fence it.
+fn transactions(config: &Config) -> anyhow::Result<Check> {
+    let id = format!("{}-check", config.forward.transactional_id);
+    let check = format!("may use transactional-id {id}");
+    let mut client = properties::transactional_producer(config)?;
+    client.set("transactional.id", &id);
+    let producer: BaseProducer = client.create()?;
+    Ok(match producer.init_transactions(TRANSACTIONS_TIMEOUT) {
+        Ok(()) => Check::ok(check, "Write, Describe"),
+        Err(error) if error.rdkafka_error_code().is_some_and(is_refusal) => {
+            let prefix = config.forward.transactional_id.as_str();
+            let resource = format!("--transactional-id {prefix} --resource-pattern-type prefixed");
+            Check::wrong(check, format!("{error}; {}", acls(config, &["Write", "Describe"], &resource)))
+        }
+        Err(error) => Check::wrong(check, error.to_string()),
+    })
+}
