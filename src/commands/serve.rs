@@ -9,7 +9,8 @@ use anyhow::Context;
 use clearfeed_relay::config::{Config, Role};
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::kafka::properties;
-use clearfeed_relay::kafka::topics::{self, Durability, Topics, TopicsError};
+use clearfeed_relay::kafka::topic_rules;
+use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
 use clearfeed_relay::telemetry::labels::{Concern, Half};
 use clearfeed_relay::telemetry::logs;
 use clearfeed_relay::telemetry::status::Durable;
@@ -149,7 +150,7 @@ async fn look(topics: &Arc<Topics>, config: &Config) -> anyhow::Result<Result<Du
     let (topics, config, runtime) = (Arc::clone(topics), config.clone(), Handle::current());
     blocking(move || {
         runtime.block_on(async {
-            topics.ensure(&topics::wanted(&config)).await?;
+            topics.ensure(&topic_rules::wanted(&config)).await?;
             topics.durability(&config.inbox.topic).await
         })
     })

@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 use super::partition::Admission;
 use crate::config::Config;
 use crate::domain::route::{Template, TopicName};
-use crate::kafka::topics::{self, Topics};
+use crate::kafka::topic_rules;
+use crate::kafka::topics::Topics;
 
 /// A sender of new types must not fill the cluster with topics.
 const MAX_TOPICS: usize = 100;
@@ -100,7 +101,7 @@ impl TopicAdmission {
                 format!("topic {topic} does not exist, and {MAX_TOPICS} topics named by types do already");
             return Admission::Refused(detail);
         }
-        let wanted = topics::event_topic(&self.config, topic.clone());
+        let wanted = topic_rules::event_topic(&self.config, topic.clone());
         match self.runtime.block_on(self.topics.create_one(&wanted)) {
             Ok(()) => Admission::Exists,
             Err(error) => Admission::Unavailable(error.to_string()),

@@ -324,7 +324,7 @@ mod tests {
         fn new() -> Self {
             let config = config::from_toml(CONFIG).unwrap();
             Self {
-                reserved: crate::kafka::topics::reserved(&config),
+                reserved: crate::kafka::topic_rules::reserved(&config),
                 sources: config.sources,
                 oversized: BTreeMap::new(),
                 admission: Admission::Exists,

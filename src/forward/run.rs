@@ -24,7 +24,8 @@ use crate::config::Config;
 use crate::domain::route::TopicName;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
-use crate::kafka::topics::{self, Topics};
+use crate::kafka::topic_rules;
+use crate::kafka::topics::Topics;
 use crate::telemetry::health::Health;
 use crate::telemetry::labels::{Eviction, Half, TransactionEnd};
 use crate::telemetry::metrics::Metrics;
@@ -69,7 +70,7 @@ pub fn start(
     let forward = Loop {
         admission: TopicAdmission::new(config.clone(), admin, runtime),
         config: config.clone(),
-        reserved: topics::reserved(config),
+        reserved: topic_rules::reserved(config),
         metrics,
         health,
         inbox: Arc::new(inbox),

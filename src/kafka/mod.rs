@@ -5,6 +5,7 @@
 pub mod monitor;
 pub mod permissions;
 pub mod properties;
+pub mod topic_rules;
 pub mod topics;
 
 use rdkafka::error::KafkaError;

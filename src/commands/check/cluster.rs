@@ -6,7 +6,8 @@ use clearfeed_relay::config::{Config, Role};
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::kafka::permissions::{self, Allowed, Operation};
 use clearfeed_relay::kafka::properties;
-use clearfeed_relay::kafka::topics::{self, Durability, Topics, TopicsError};
+use clearfeed_relay::kafka::topic_rules;
+use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::Half;
 use clearfeed_relay::telemetry::metrics::Metrics;
@@ -32,7 +33,7 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
             return Ok(false);
         }
     };
-    let wanted = topics::wanted(config);
+    let wanted = topic_rules::wanted(config);
     let (existing, missing): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|topic| names.contains(topic.name()));
     for topic in &missing {
@@ -58,7 +59,7 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
             Err(error) => Check::skipped("durability", error.to_string()),
         });
     }
-    let existing: Vec<&str> = existing.iter().map(topics::Wanted::name).collect();
+    let existing: Vec<&str> = existing.iter().map(topic_rules::Wanted::name).collect();
     permissions_of(config, &topics, &existing, checks)?;
     if config.role.has_forward() {
         checks.push(transactions(config)?);
