@@ -64,7 +64,7 @@ impl CertificateFiles {
                 self.problem = Some(found);
             }
         }
-        self.problem.as_ref().map(|found| format!("{certificate_file}: {found}"))
+        self.problem.clone()
     }
 }
 
@@ -74,5 +74,6 @@ pub(super) fn read(files: &TlsFiles) -> Result<Pair, String> {
         std::fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
     };
     let key = Zeroizing::new(content(&files.key)?);
-    Pair::from_pem(&content(&files.certificate)?, &key).map_err(|error| error.to_string())
+    let (chain, names) = (content(&files.certificate)?, (files.certificate.display(), files.key.display()));
+    Pair::from_pem(&chain, &key).map_err(|error| format!("{} with {}: {error}", names.0, names.1))
 }

@@ -23,19 +23,26 @@ pub(crate) async fn run(
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     mut hangup: Signal,
-) -> anyhow::Result<()> {
+) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             Some(()) = hangup.recv() => tracing::info!("SIGHUP: reading files again"),
         }
-        let problems;
-        (secrets, certificate, problems) = blocking(move || {
+        let looked = blocking(move || {
             let mut problems = secrets.reload();
             problems.extend(certificate.as_mut().and_then(CertificateFiles::reload));
             (secrets, certificate, problems)
         })
-        .await?;
+        .await;
+        let problems;
+        match looked {
+            Ok(looked) => (secrets, certificate, problems) = looked,
+            Err(error) => {
+                tracing::error!(%error, "files are not read again until the next start");
+                return metrics.process.reload_successful.set(0);
+            }
+        }
         if let Some(certificate) = &certificate {
             certificate.observe(&metrics);
         }

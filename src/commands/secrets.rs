@@ -67,9 +67,11 @@ impl SecretFiles {
     /// force; but a later one that is empty or gone is retired. Says what is wrong.
     pub(crate) fn reload(&mut self) -> Vec<String> {
         for (name, source) in &mut self.sources {
-            // Kubernetes swaps all files at once, and may do so between two reads: then once more. (In ascending order the
-            // worst that is seen meanwhile is the old secret in both places, never in none.)
-            let _ = (0..MAX_LOOKS).take_while(|_| source.reload(name)).count();
+            // Kubernetes swaps all files at once, and may do so between two reads: what is taken are looks that agree.
+            let changes = (0..MAX_LOOKS).take_while(|_| source.look(name)).count();
+            if changes > 0 {
+                source.keyring.store(Arc::new(keyring(&source.files)));
+            }
         }
         let files = self.sources.values().flat_map(|source| &source.files);
         files
@@ -79,8 +81,8 @@ impl SecretFiles {
 }
 
 impl Source {
-    /// Whether a secret changed.
-    fn reload(&mut self, name: &str) -> bool {
+    /// Reads all files once. Whether a secret changed.
+    fn look(&mut self, name: &str) -> bool {
         let mut is_changed = false;
         for (slot, file) in self.files.iter_mut().enumerate() {
             let path = file.path.display();
@@ -100,9 +102,6 @@ impl Source {
                 }
                 Err(_) => {}
             }
-        }
-        if is_changed {
-            self.keyring.store(Arc::new(keyring(&self.files)));
         }
         is_changed
     }

@@ -60,14 +60,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let ended = runtime.block_on(async {
         let signals = Signals::new()?;
+        // Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
+        let hangup = signal(SignalKind::hangup())?;
         let in_force = certificate.as_ref().map(CertificateFiles::certificate);
         let relay = Relay::listen(config, secrets.keyrings(), in_force).await?;
         let (metrics, health) = (Arc::clone(&relay.metrics), Arc::clone(&relay.health));
         if let Some(certificate) = &certificate {
             certificate.observe(&metrics);
         }
-        // Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
-        tokio::spawn(reload::run(secrets, certificate, metrics, health, signal(SignalKind::hangup())?));
+        tokio::spawn(reload::run(secrets, certificate, metrics, health, hangup));
         let Addresses { intake, admin } = relay.addresses;
         let (version, role) = (env!("CARGO_PKG_VERSION"), relay.config.role.as_str());
         let intake = intake.map(tracing::field::display);

@@ -2,7 +2,7 @@
 //!
 //! A stranger can send bodies that never end until it is all taken. So where there is no room, the body that has been arriving
 //! longest gives way: one of ClearFeed's is there within a round trip or two, long before it is the oldest. A body that is
-//! whole keeps its room.
+//! whole keeps its room. Counted are bytes that arrived; a body that came in pieces can hold twice as much while it grows.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,10 @@ pub(super) struct Budget {
 #[derive(Default)]
 struct Arriving {
     next_id: u64,
-    /// Ids ascend, so the oldest is the first.
+    /// Ids ascend, so the oldest is the first. Those who were told to give way are there until they have.
     by_id: BTreeMap<u64, Arrival>,
+    /// What others gave way for, and has not been taken yet.
+    awaited_bytes: usize,
 }
 
 struct Arrival {
@@ -38,6 +40,12 @@ pub(super) struct Share {
     permit: Option<OwnedSemaphorePermit>,
     /// Among the arriving.
     id: Option<u64>,
+}
+
+/// Room that was made, until it is taken.
+struct Awaited {
+    budget: Budget,
+    bytes: usize,
 }
 
 /// All room is taken, by bodies that are whole or younger.
@@ -55,18 +63,31 @@ impl Budget {
         Share { budget: self.clone(), permit: None, id: None }
     }
 
-    /// Tells the oldest of the arriving bodies to go until so many bytes will be free.
-    fn make_room(&self, bytes: usize, of: Option<u64>) -> Result<(), NoRoom> {
+    /// Tells the oldest of the arriving bodies to go, so that so many bytes will be free: or none, where that is not enough
+    /// without the body that asks.
+    fn make_room(&self, bytes: usize, of: Option<u64>) -> Result<Awaited, NoRoom> {
         let mut arriving = self.arriving();
-        let mut freed = 0;
-        while freed < bytes {
-            let oldest =
-                arriving.by_id.first_entry().filter(|oldest| Some(*oldest.key()) != of).ok_or(NoRoom)?;
-            let arrival = oldest.remove();
-            freed += arrival.held_bytes;
-            arrival.gives_way.cancel();
+        let going = arriving.by_id.values().filter(|arrival| arrival.gives_way.is_cancelled());
+        let mut free = self.free.available_permits() + going.map(|arrival| arrival.held_bytes).sum::<usize>();
+        let wanted = bytes + arriving.awaited_bytes;
+        let mut told = Vec::new();
+        for arrival in
+            arriving.by_id.iter().take_while(|(id, _)| Some(**id) != of).map(|(_, arrival)| arrival)
+        {
+            if free >= wanted {
+                break;
+            }
+            if !arrival.gives_way.is_cancelled() {
+                free += arrival.held_bytes;
+                told.push(arrival.gives_way.clone());
+            }
         }
-        Ok(())
+        if free < wanted {
+            return Err(NoRoom);
+        }
+        told.iter().for_each(CancellationToken::cancel);
+        arriving.awaited_bytes += bytes;
+        Ok(Awaited { budget: self.clone(), bytes })
     }
 
     fn arriving(&self) -> MutexGuard<'_, Arriving> {
@@ -83,7 +104,7 @@ impl Share {
         let permit = if let Ok(permit) = Arc::clone(&free).try_acquire_many_owned(more) {
             permit
         } else {
-            self.budget.make_room(more_bytes, self.id)?;
+            let _awaited = self.budget.make_room(more_bytes, self.id)?;
             free.acquire_many_owned(more).await.map_err(|_| NoRoom)?
         };
         self.budget.used.add(i64::from(more));
@@ -118,6 +139,12 @@ impl Share {
 
     fn held_bytes(&self) -> usize {
         self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.budget.arriving().awaited_bytes -= self.bytes;
     }
 }
 

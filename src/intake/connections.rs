@@ -1,8 +1,8 @@
 //! The open connections: how many there may be, and which one makes room.
 //!
-//! A stranger can open as many as there may be, and begin a request on each. So whoever has proven nothing makes room: first
-//! those without a request, then those that are longest in one. A delivery of ClearFeed's has arrived, and is proven, long
-//! before it is the oldest; from then on it keeps its place.
+//! A stranger can open as many as there may be, and begin a request on each. So whoever has proven nothing for longest makes
+//! room. A delivery of ClearFeed's has arrived, and is proven, long before its connection is the oldest; from then on it
+//! keeps its place.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Answer;
 use crate::telemetry::metrics::Metrics;
 
-/// Added to the time at which a request began: those inside a request make room after all others.
-const BUSY: u64 = 1 << 63;
+/// Set in the rank of a connection that is inside a request.
+const BUSY: u64 = 1;
 /// Inside a request that is proven to be ClearFeed's.
 const PROVEN: u64 = u64::MAX;
+/// A request that has just begun comes after the connections without one: within this time an honest body is there.
+const GRACE_MS: u64 = 1000;
 
 /// All connections of the listener.
 pub(super) struct Connections {
@@ -36,8 +38,8 @@ struct Open {
 
 /// What others may know and do about a connection.
 pub(super) struct Connection {
-    /// The lowest makes room first: when its last request ended, in ms since the listener began; inside a request [`BUSY`]
-    /// and when that began, or [`PROVEN`].
+    /// The lowest makes room first. Twice the ms, since the listener began, at which it was opened or its last request ended;
+    /// inside a request when that began and [`GRACE_MS`], and [`BUSY`]; or [`PROVEN`].
     rank: AtomicU64,
     origin: Instant,
     /// Whom it goes to.
@@ -60,8 +62,8 @@ impl Connections {
         Self { max, origin: Instant::now(), metrics, open: Mutex::default() }
     }
 
-    /// A place for a new connection. At the limit the one that is longest without a request makes room, or else the one
-    /// that is longest in a request and has proven nothing; `None` where all have.
+    /// A place for a new connection. At the limit the one that has proven nothing for longest makes room; `None` where all are
+    /// inside requests that are proven.
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let mut open = self.lock();
         if open.by_id.len() >= self.max {
@@ -75,7 +77,7 @@ impl Connections {
             }
         }
         let connection = Arc::new(Connection {
-            rank: AtomicU64::new(since_ms(self.origin)),
+            rank: AtomicU64::new(2 * since_ms(self.origin)),
             origin: self.origin,
             peer,
             refused: OnceLock::new(),
@@ -96,7 +98,7 @@ impl Connections {
 impl Connection {
     /// A request's head has been read.
     pub(super) fn begin_request(&self) {
-        self.rank.store(BUSY + since_ms(self.origin), Ordering::Relaxed);
+        self.rank.store(2 * (since_ms(self.origin) + GRACE_MS) + BUSY, Ordering::Relaxed);
     }
 
     /// The request is ClearFeed's.
@@ -106,12 +108,12 @@ impl Connection {
 
     /// The request is answered.
     pub(super) fn end_request(&self) {
-        self.rank.store(since_ms(self.origin), Ordering::Relaxed);
+        self.rank.store(2 * since_ms(self.origin), Ordering::Relaxed);
     }
 
     /// Whether a request is being read or answered.
     pub(super) fn is_busy(&self) -> bool {
-        self.rank.load(Ordering::Relaxed) >= BUSY
+        self.rank.load(Ordering::Relaxed) & BUSY == BUSY
     }
 
     /// What comes next is no request, and is answered so.
@@ -136,6 +138,5 @@ impl Drop for Place {
 }
 
 fn since_ms(origin: Instant) -> u64 {
-    // Below `BUSY` for some hundred million years.
     u64::try_from(origin.elapsed().as_millis()).unwrap_or_default()
 }

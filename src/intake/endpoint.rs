@@ -116,16 +116,17 @@ impl Endpoints {
         answer
     }
 
-    /// Answers a request, and counts it.
-    pub(super) async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Answer {
+    /// Answers a request, and counts it. Also says whether the request was read to its end.
+    pub(super) async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> (Answer, bool) {
         let source = self.source(&request);
         let mut count = Count::begin(&self.metrics, source.ok().map(|source| source.metrics.as_ref()));
+        count.is_read = request.body().is_end_stream();
         let answer = match source {
             Ok(source) => self.answer_for(source, request, connection, &mut count).await,
             Err(answer) => answer,
         };
         count.outcome = answer.outcome();
-        answer
+        (answer, count.is_read)
     }
 
     /// The source that is asked for. Only the target counts: `Host` and `X-Forwarded-*` are the sender's to choose.
@@ -158,9 +159,11 @@ impl Endpoints {
         }
         let (head, body) = request.into_parts();
         self.judge(source, &head, body, connection, count).await.unwrap_or_else(|reason| {
-            let timestamp = claim(&head.headers).ok().map(|claim| claim.timestamp());
+            // Only where the signature is right is the timestamp ClearFeed's.
+            let timestamp = claim(&head.headers).map(|claim| claim.timestamp());
+            let is_signed = matches!(reason, Refusal::TooOld | Refusal::TooNew);
+            let age = timestamp.ok().filter(|_| is_signed).map(|time| Timestamp::now().duration_since(time));
             let peer = self.proxies.sender(connection.peer, &head.headers);
-            let age = timestamp.map(|timestamp| Timestamp::now().duration_since(timestamp));
             source.metrics.refused(&Refused { reason, peer, age });
             Answer::NotAuthenticated
         })
@@ -194,6 +197,7 @@ impl Endpoints {
                 ));
             }
         };
+        count.is_read = true;
         let Some(claim) = claim else {
             let is_ping = event::read(&buffered.bytes) == Reading::Ping;
             return if is_ping { Ok(Answer::Pong) } else { Err(Refusal::NoSignature) };
@@ -288,6 +292,8 @@ struct Count<'a> {
     started: Instant,
     in_flight: &'a IntGauge,
     outcome: Outcome,
+    /// Nothing of the request is left on the connection.
+    is_read: bool,
     /// ClearFeed will not come back with it.
     is_last_attempt: bool,
 }
@@ -298,7 +304,15 @@ impl<'a> Count<'a> {
         in_flight.inc();
         // A sender that goes away drops the request: no answer is ever set.
         let outcome = Outcome::Abandoned;
-        Self { metrics, source, started: Instant::now(), in_flight, outcome, is_last_attempt: false }
+        Self {
+            metrics,
+            source,
+            started: Instant::now(),
+            in_flight,
+            outcome,
+            is_read: false,
+            is_last_attempt: false,
+        }
     }
 
     /// From now on it is for us to keep it: a sender that loses patience meanwhile was not answered in time.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -19,13 +19,14 @@ use super::answer::Answer;
 use super::connections::Connection;
 use super::head::{self, Framing, Head, HeadError};
 
-/// A connection without a request for so long is closed: longer than load balancers keep theirs (nginx and AWS: 60 s).
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A connection without a request for so long is closed. Load balancers close theirs sooner (nginx and AWS after 60 s, GCP after
+/// 600 s, Envoy after an hour); were it us, a delivery on its way would be lost. Where room is needed, it is made before.
+const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
 /// How long a sender may go on sending what nobody reads before it is cut off: the answer has reached it by then.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long a sender may take nothing of its answer, which is a packet long.
-const STALL: Duration = Duration::from_secs(10);
+/// How long a sender may take nothing of its answers: one is a packet long, so megabytes of them wait already.
+const STALL: Duration = Duration::from_secs(2);
 /// Bytes read at once while a head is waited for: a delivery as ClearFeed sends it, whole.
 const READ_BYTES: usize = 4 * 1024;
 
@@ -90,6 +91,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// Chooses the limit that runs now.
     fn keep_time(&mut self) {
+        // Old clients end a body with an empty line too many (RFC 9112, 2.2): that begins nothing.
+        while self.next == Next::Head && self.unread.starts_with(b"\r\n") {
+            self.unread.advance(2);
+        }
         let waiting = match self.next {
             Next::Head if self.connection.is_busy() => Waiting::Nothing,
             Next::Head if self.unread.is_empty() && self.waiting != Waiting::Head => Waiting::NextRequest,
@@ -227,8 +232,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.limit_stall(context, flushed)
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        if flushed.is_ready() {
+            // hyper does not read again before somebody wakes it: where an answer is out, that has to be this limit too.
+            this.keep_time();
+            if this.waiting != Waiting::Nothing {
+                let _ = this.deadline.as_mut().poll(context);
+            }
+        }
+        this.limit_stall(context, flushed)
     }
 
     /// Closing while the sender sends would reset the connection, and the answer could be lost on its way (RFC 9112, 9.6):
@@ -236,7 +249,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.is_shut {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            let shut = Pin::new(&mut this.stream).poll_shutdown(context);
+            ready!(this.limit_stall(context, shut))?;
             this.is_shut = true;
             this.deadline.as_mut().reset(Instant::now() + LINGER);
         }

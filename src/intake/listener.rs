@@ -1,7 +1,6 @@
 //! The public listener: accepts connections, serves them with hyper, and drains.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,12 +128,14 @@ impl Listener {
             async move {
                 // What follows chunks was not looked at.
                 let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
-                let answer = match refused {
-                    Some(answer) => endpoints.refuse(answer),
+                let (answer, is_read) = match refused {
+                    Some(answer) => (endpoints.refuse(answer), false),
                     None => endpoints.answer(request, connection).await,
                 };
                 connection.end_request();
-                Ok::<_, Infallible>(answer.into_response(is_chunked || leaving.is_cancelled()))
+                // Of a body that nobody read hyper closes the connection: who sent it has to be told.
+                let is_last = is_chunked || !is_read || leaving.is_cancelled();
+                Ok::<_, Infallible>(answer.into_response(is_last))
             }
         });
         let serving = http1::Builder::new()
@@ -155,8 +156,9 @@ impl Listener {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
-            if let Some(outcome) = refused_head(&error) {
-                self.metrics.refused_head(outcome);
+            // The guard finds what is wrong with heads, but for methods and targets that only hyper does not take.
+            if error.is_parse() {
+                self.metrics.refused_head(Outcome::BadRequest);
             }
         }
     }
@@ -171,19 +173,5 @@ impl Listener {
         self.closing.cancel();
         self.tracker.close();
         self.tracker.wait().await;
-    }
-}
-
-/// What became of a head that no endpoint ever saw: hyper answers it by itself, or the socket's time was up.
-fn refused_head(error: &hyper::Error) -> Option<Outcome> {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    if error.is_parse_too_large() {
-        Some(Outcome::HeadTooLarge)
-    } else if error.is_parse() {
-        Some(Outcome::BadRequest)
-    } else if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut) {
-        Some(Outcome::TooSlow)
-    } else {
-        None
     }
 }

@@ -20,7 +20,7 @@ pub struct Refused {
     pub reason: Refusal,
     /// Whom it came from.
     pub peer: IpAddr,
-    /// Of its timestamp, where it has one; negative: it is ahead.
+    /// Of its timestamp, where that is signed; negative: it is ahead.
     pub age: Option<SignedDuration>,
 }
 

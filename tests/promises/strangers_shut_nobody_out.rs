@@ -1,7 +1,8 @@
 //! What a stranger sends, or only announces, keeps no delivery of `ClearFeed`'s out; and it is counted, whatever it was.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use crate::support::deployment::PATH;
 use crate::support::{Deployment, Kafka, Relay, SOON, Sender, http, wait_for};
@@ -31,11 +32,14 @@ fn bodies_that_are_only_announced_take_no_room() {
 #[test]
 fn connections_of_strangers_make_room() {
     const PLACES: usize = 20;
+    /// Longer than the relay gives a request that has begun.
+    const NEW: Duration = Duration::from_secs(2);
     let kafka = Kafka::shared();
     let deployment = Deployment::new("places", &kafka);
     let plan = deployment.relay().set("intake.max_connections", &PLACES.to_string());
     let relay = plan.set("intake.body_timeout", r#""15s""#).set("intake.max_in_flight", "1").up();
     let head = head_of(&deployment, 100);
+    let began = Instant::now();
     let strangers: Vec<TcpStream> =
         (0..PLACES).map(|_| http::begin(relay.intake(), head.as_bytes()).unwrap()).collect();
     wait_for("all places are taken", SOON, || {
@@ -46,8 +50,24 @@ fn connections_of_strangers_make_room() {
         assert_eq!(Sender::new(vec![relay.target()]).send(&deployment.delivery(event)), 200);
     }
     assert!(relay.metric("http_connections_evicted_total") >= 1.0);
+    let again = http::begin(relay.intake(), head.as_bytes()).unwrap();
+    // One of ClearFeed's is open and has sent nothing yet: strangers who began long before it go first.
+    wait_for("what began is not new any more", SOON, || (began.elapsed() > NEW).then_some(()));
+    let mut waiting = http::begin(relay.intake(), b"").unwrap();
+    wait_for("all places are taken again", SOON, || {
+        (relay.metric("http_connections") == PLACES as f64).then_some(())
+    });
+    let evicted = relay.metric("http_connections_evicted_total");
+    let more: Vec<TcpStream> =
+        (0..3).map(|_| http::begin(relay.intake(), head.as_bytes()).unwrap()).collect();
+    wait_for("others were let in", SOON, || {
+        (relay.metric("http_connections_evicted_total") == evicted + 3.0).then_some(())
+    });
+    let event = deployment.delivery(r#"{"id":"late","type":"request","request":{"id":1}}"#);
+    waiting.write_all(&http::post(PATH, &event)).unwrap();
+    assert_eq!(read_status(waiting), "HTTP/1.1 200");
     assert!(relay.metric("http_connections") <= PLACES as f64);
-    drop(strangers);
+    drop((strangers, again, more));
 }
 
 /// Bodies that never end take all memory that there is for bodies: the one that is longest in arriving gives way, and is told.
@@ -101,6 +121,13 @@ fn an_impossible_claim_is_refused_by_its_head() {
             format!("POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\n{headers}\r\nbegun…");
         let answer = read_status(http::begin(relay.intake(), head.as_bytes()).unwrap());
         assert_eq!(answer, "HTTP/1.1 401", "{headers}");
+        // Or a load balancer would send a delivery after it.
+        let head = format!("POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n{headers}\r\n");
+        let mut stream = http::begin(relay.intake(), head.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut told = [0; 1024];
+        let length = stream.read(&mut told).unwrap();
+        assert!(String::from_utf8_lossy(&told[..length]).contains("connection: close"), "{headers}");
     }
 }
 

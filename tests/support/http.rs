@@ -38,6 +38,16 @@ pub fn post(path: &str, delivery: &Delivery) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// Whether the other side closed it: told apart from one that says nothing until the time-out.
+pub fn is_closed(stream: &mut TcpStream) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match stream.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) if [BrokenPipe, ConnectionReset].contains(&error.kind()) => true,
+        Err(error) => panic!("neither closed nor answered: {error}"),
+    }
+}
+
 /// Sends a request and reads until the other side closes.
 pub fn request(
     address: SocketAddr,
