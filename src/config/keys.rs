@@ -95,7 +95,7 @@ keys! {
     MAX_BUFFERED: usize = "intake.max_buffered", One, Default("64MiB"), BUFFER_SIZE,
         "All bodies being read or waiting for Kafka together; beyond, the one longest in arriving is answered 503.";
     MAX_CONNECTIONS: usize = "intake.max_connections", One, Default("10000"), COUNT,
-        "Open connections; at the limit the one longest without a request makes room, or longest in one that proves nothing.";
+        "Open connections; at the limit the one that has proven nothing for longest makes room.";
     MAX_IN_FLIGHT: usize = "intake.max_in_flight", One, Default("4096"), COUNT,
         "Authenticated deliveries that wait for Kafka; beyond: 503.";
     HEADER_TIMEOUT: Duration = "intake.header_timeout", One, Default("5s"), DURATION,

@@ -76,13 +76,7 @@ impl Connections {
                 self.metrics.intake.connections.dec();
             }
         }
-        let connection = Arc::new(Connection {
-            rank: AtomicU64::new(2 * since_ms(self.origin)),
-            origin: self.origin,
-            peer,
-            refused: OnceLock::new(),
-            evicted: CancellationToken::new(),
-        });
+        let connection = Arc::new(Connection::new(self.origin, peer));
         let id = open.next_id;
         open.next_id += 1;
         open.by_id.insert(id, Arc::clone(&connection));
@@ -96,6 +90,12 @@ impl Connections {
 }
 
 impl Connection {
+    /// A connection that was opened now; times count from `origin`.
+    pub(super) fn new(origin: Instant, peer: IpAddr) -> Self {
+        let rank = AtomicU64::new(2 * since_ms(origin));
+        Self { rank, origin, peer, refused: OnceLock::new(), evicted: CancellationToken::new() }
+    }
+
     /// A request's head has been read.
     pub(super) fn begin_request(&self) {
         self.rank.store(2 * (since_ms(self.origin) + GRACE_MS) + BUSY, Ordering::Relaxed);

@@ -266,3 +266,81 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::Empty;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A connection whose requests are answered after so long.
+    fn serve(answer_after: Duration) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(4096);
+        let connection = Arc::new(Connection::new(Instant::now().into_std(), [127, 0, 0, 1].into()));
+        let guard = Guard::new(server, Arc::clone(&connection), HEADER_TIMEOUT);
+        let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+            let connection = Arc::clone(&connection);
+            let answer_after = if connection.refused().is_some() { Duration::ZERO } else { answer_after };
+            connection.begin_request();
+            async move {
+                tokio::time::sleep(answer_after).await;
+                connection.end_request();
+                let mut answer = Response::new(Empty::<bytes::Bytes>::new());
+                if connection.refused().is_some() {
+                    answer.headers_mut().insert("connection", "close".parse().unwrap());
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(guard), service));
+        client
+    }
+
+    /// What comes until the other side closes, and how long that takes.
+    async fn until_closed(client: &mut DuplexStream) -> (String, Duration) {
+        let (began, mut all) = (Instant::now(), String::new());
+        timeout(2 * KEEP_ALIVE, client.read_to_string(&mut all)).await.expect("never closed").unwrap();
+        (all, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_is_kept_and_then_closed() {
+        for answer_after in [Duration::ZERO, HEADER_TIMEOUT / 2, 2 * HEADER_TIMEOUT] {
+            let mut client = serve(answer_after);
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let (all, took) = until_closed(&mut client).await;
+            assert!(all.starts_with("HTTP/1.1 200"), "{all}");
+            let wanted = answer_after + KEEP_ALIVE;
+            assert!(took >= wanted && took < wanted + HEADER_TIMEOUT, "{took:?} after {answer_after:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_was_begun_during_a_request_has_its_time_from_the_answer_on() {
+        let mut client = serve(3 * HEADER_TIMEOUT);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HT").await.unwrap();
+        let (_, took) = until_closed(&mut client).await;
+        let wanted = 4 * HEADER_TIMEOUT;
+        assert!(took >= wanted && took < wanted + 2 * LINGER, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_answers_is_cut_off() {
+        let mut client = serve(Duration::ZERO);
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        let began = Instant::now();
+        let sending = async { while client.write_all(request).await.is_ok() {} };
+        timeout(KEEP_ALIVE, sending).await.expect("never cut off");
+        assert!(began.elapsed() < 3 * STALL, "{:?}", began.elapsed());
+    }
+}

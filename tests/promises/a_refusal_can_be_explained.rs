@@ -22,6 +22,7 @@ struct Case {
     timestamp_header: Option<String>,
     body: Vec<u8>,
     delivery: Delivery,
+    request_line: &'static str,
     more_headers: &'static str,
     arguments: Vec<String>,
 }
@@ -37,6 +38,7 @@ impl Case {
             timestamp_header: None,
             body: body.as_bytes().to_vec(),
             delivery,
+            request_line: "POST /clearfeed/events HTTP/1.1",
             more_headers: "",
             arguments: Vec::new(),
         }
@@ -64,9 +66,9 @@ impl Case {
         let signature = signature.as_ref().map_or(String::new(), |hex| format!("X-CF-Signature: {hex}\r\n"));
         let timestamp = self.timestamp_header.as_ref().unwrap_or(timestamp);
         let headers = format!(
-            "POST /clearfeed/events HTTP/1.1\r\nHost: hooks.example.com\r\n{signature}X-CF-Timestamp: {timestamp}\r\n\
+            "{}\r\nHost: hooks.example.com\r\n{signature}X-CF-Timestamp: {timestamp}\r\n\
              X-CF-Retry-Count: {retry_count}\r\n{}",
-            self.more_headers
+            self.request_line, self.more_headers
         );
         let (headers, body) = (self.file("headers", headers), self.file("body", &self.body));
         let mut arguments = vec!["verify", "--config", config.to_str().unwrap(), "--headers"];
@@ -145,7 +147,8 @@ fn mistakes_with_the_url_are_found() {
     // Another URL than the configured one, tried before it is changed.
     let elsewhere = "https://elsewhere.example.com/hook";
     let delivery = Delivery::signed(&secret(), elsewhere, BODY, unix_seconds());
-    let case = Case { delivery, arguments: vec!["--url".into(), elsewhere.into()], ..Case::new(BODY) };
+    let arguments = vec!["--url".into(), elsewhere.into()];
+    let case = Case { delivery, arguments, request_line: "POST /hook HTTP/1.1", ..Case::new(BODY) };
     assert_eq!(case.verdict().0, 0);
 }
 
@@ -167,8 +170,21 @@ fn mistakes_with_the_body_are_found() {
     let sorted = r#"{"id":"e-1","type":"request"}"#;
     let case = Case { body: br#"{"type":"request","id":"e-1"}"#.to_vec(), ..Case::new(sorted) };
     case.assert_explained("mismatch", "its keys in alphabetical order", "pass the body on byte for byte");
-    let case = Case { more_headers: "Content-Encoding: gzip\r\n", ..Case::new(BODY) };
-    case.assert_explained("mismatch", "answered 415", "pass the body on");
+}
+
+/// The signature is right, and the relay would not even look at it.
+#[test]
+fn what_is_no_mistake_of_signing_is_found() {
+    let encoded = Case { more_headers: "Content-Encoding: gzip\r\n", ..Case::new(BODY) };
+    let elsewhere = Case { request_line: "POST /events HTTP/1.1", ..Case::new(BODY) };
+    let put = Case { request_line: "PUT /clearfeed/events HTTP/1.1", ..Case::new(BODY) };
+    let large = Case::new(&"x".repeat((1 << 20) + 1));
+    for (case, wanted) in [(encoded, "415"), (elsewhere, "404"), (put, "405"), (large, "413")] {
+        let (code, verdict) = case.verdict();
+        let found = verdict["causes"][0]["found"].as_str().unwrap_or_default();
+        assert!(code == 1 && found.ends_with(&format!("answered {wanted}")), "{wanted}: {verdict:#}");
+        assert_eq!((&verdict["accepted"], &verdict["reason"]), (&json!(false), &Value::Null));
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use clearfeed_relay::domain::delivery::HeaderValue;
 pub(super) struct Capture {
     /// Names in lower case.
     headers: Vec<(String, Vec<u8>)>,
-    /// What the request line asks for, where there is one.
+    /// Of the request line, where there is one.
+    pub(super) method: Option<String>,
     pub(super) target: Option<String>,
     pub(super) body: Vec<u8>,
 }
@@ -20,7 +21,7 @@ impl Capture {
     pub(super) fn read(headers: &Path, body: &Path) -> anyhow::Result<Self> {
         let content = |file: &Path| std::fs::read(file).with_context(|| file.display().to_string());
         let (lines, body) = (content(headers)?, content(body)?);
-        let mut capture = Self { headers: Vec::new(), target: None, body };
+        let mut capture = Self { headers: Vec::new(), method: None, target: None, body };
         for (number, line) in lines.split(|byte| *byte == b'\n').enumerate() {
             // `curl -v` puts this before each line that it sent.
             let line = line.strip_prefix(b"> ").unwrap_or(line).trim_ascii();
@@ -37,10 +38,10 @@ impl Capture {
     fn take(&mut self, line: &[u8]) -> Option<()> {
         let text = String::from_utf8_lossy(line);
         let words: Vec<_> = text.split(' ').collect();
-        if let [_, target, version] = words[..]
+        if let [method, target, version] = words[..]
             && version.starts_with("HTTP/")
         {
-            self.target = Some(target.to_owned());
+            (self.method, self.target) = (Some(method.to_owned()), Some(target.to_owned()));
             return Some(());
         }
         let colon = line.iter().position(|byte| *byte == b':')?;

@@ -55,7 +55,7 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 struct Verdict {
     /// Whether the relay would answer 200.
     accepted: bool,
-    /// The word of `auth_failures_total`; absent where it is accepted.
+    /// The word of `auth_failures_total`; absent where it is accepted, or answered with another status than 401.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// Whose secret and URL explain the signature.
@@ -91,19 +91,9 @@ fn judge(config: &Config, capture: &Capture, arguments: &Arguments) -> anyhow::R
     {
         return Ok(refused(refusal, "the headers are not those of a delivery", vec![cause]));
     }
-    if !matches!(capture.header("content-encoding"), HeaderValue::Absent) {
-        let found = "the body is encoded (Content-Encoding), and answered 415 unread".to_owned();
-        let change =
-            "let whatever stands between ClearFeed and the relay pass the body on as it is".to_owned();
-        return Ok(refused(
-            Refusal::Mismatch,
-            "what is signed are the bytes as they are",
-            vec![Cause { found, change }],
-        ));
-    }
     for (name, source) in &config.sources {
         if let Ok(claim) = claim
-            && let Some(verdict) = as_it_is(config, name, source, claim, capture, arguments)?
+            && let Some(verdict) = as_it_is(config, name, source, claim, capture, arguments)
         {
             return Ok(verdict);
         }
@@ -119,18 +109,21 @@ fn as_it_is(
     claim: Claim<'_>,
     capture: &Capture,
     arguments: &Arguments,
-) -> anyhow::Result<Option<Verdict>> {
-    let secrets = variants::secrets(config, name)?.into_iter().filter(|variant| variant.cause.is_none());
-    let keyring = Keyring::new(secrets.map(|variant| Some(variant.value)).collect());
+) -> Option<Verdict> {
+    let keyring = Keyring::new(variants::in_force(source).into_iter().map(Some).collect());
     let &Source { max_age, max_redelivery_age, max_clock_skew, .. } = source;
     let limits = AgeLimits { max_age, max_redelivery_age, max_clock_skew };
     let url = arguments.url.as_ref().unwrap_or(&source.public_url);
     let at = arguments.at.unwrap_or_else(Timestamp::now);
     let raw = RawDelivery { verb: "POST", claim, body: capture.body.clone().into() };
-    let (accepted, reason, found, causes) = match raw.authenticate(url, &keyring, &limits, at) {
-        Ok(delivery) => {
-            let matched = delivery.matched();
-            let age = at.duration_since(delivery.timestamp());
+    let verdict = match (raw.authenticate(url, &keyring, &limits, at), not_read(config, url, capture)) {
+        (Ok(_), Some(cause)) => {
+            let refused =
+                refused(Refusal::Mismatch, "the signature is right, and the request is not", vec![cause]);
+            Verdict { reason: None, ..refused }
+        }
+        (Ok(delivery), None) => {
+            let (matched, age) = (delivery.matched(), at.duration_since(delivery.timestamp()));
             let found = format!(
                 "signed with the secret in slot {} over the {}, {} before it arrived, retry count {}",
                 matched.slot,
@@ -138,20 +131,44 @@ fn as_it_is(
                 in_words(age.unsigned_abs()),
                 delivery.retry()
             );
-            (true, None, found, Vec::new())
+            Verdict { accepted: true, reason: None, source: None, found, causes: Vec::new(), tried: 0 }
         }
-        Err(refusal @ (Refusal::TooOld | Refusal::TooNew)) => {
+        (Err(refusal @ (Refusal::TooOld | Refusal::TooNew)), _) => {
             let cause = of_time(refusal, name, source, claim, at, arguments.at.is_some());
-            (
-                false,
-                Some(refusal.as_str()),
-                "the signature is right, and the time is not".to_owned(),
-                vec![cause],
-            )
+            refused(refusal, "the signature is right, and the time is not", vec![cause])
         }
-        Err(_) => return Ok(None),
+        (Err(_), _) => return None,
     };
-    Ok(Some(Verdict { accepted, reason, source: Some(name.to_owned()), found, causes, tried: 0 }))
+    Some(Verdict { source: Some(name.to_owned()), ..verdict })
+}
+
+/// Why the relay would not even look at the signature.
+fn not_read(config: &Config, url: &SignedUrl, capture: &Capture) -> Option<Cause> {
+    let (served, most) = (url.path_and_query(), config.intake.max_body_bytes);
+    let (found, change) = if let Some(target) = capture.target.as_deref().filter(|target| *target != served) {
+        (
+            format!("it asks for {target} and the relay serves {served}: answered 404"),
+            "let what stands before the relay pass the path on as it is",
+        )
+    } else if let Some(method) = capture.method.as_deref().filter(|method| *method != "POST") {
+        (
+            format!("its method is {method}: answered 405"),
+            "ClearFeed sends POST: look at what stands before the relay",
+        )
+    } else if !matches!(capture.header("content-encoding"), HeaderValue::Absent) {
+        (
+            "the body is encoded (Content-Encoding): answered 415".to_owned(),
+            "let whatever stands between ClearFeed and the relay pass the body on as it is",
+        )
+    } else if capture.body.len() > most {
+        (
+            format!("its body has {} bytes, intake.max_body = {most}: answered 413", capture.body.len()),
+            "raise intake.max_body",
+        )
+    } else {
+        return None;
+    };
+    Some(Cause { found, change: change.to_owned() })
 }
 
 /// What is wrong where the headers alone tell it.
@@ -223,7 +240,7 @@ fn explain(
     for (name, source) in &config.sources {
         let public_url = arguments.url.as_ref().unwrap_or(&source.public_url).as_str();
         let space = Space {
-            secrets: variants::secrets(config, name)?,
+            secrets: variants::secrets(config, name),
             urls: variants::urls(public_url, name, capture),
             verbs: vec![
                 Variant::as_is("POST"),
@@ -278,7 +295,14 @@ fn table(verdict: &Verdict) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(table, "{name:<9} {value}");
     };
-    line("verdict", &verdict.reason.map_or("accepted".to_owned(), |reason| format!("refused: {reason}")));
+    line(
+        "verdict",
+        &match verdict.reason {
+            Some(reason) => format!("refused: {reason}"),
+            None if verdict.accepted => "accepted".to_owned(),
+            None => "refused".to_owned(),
+        },
+    );
     if let Some(source) = &verdict.source {
         line("source", source);
     }

@@ -1,31 +1,33 @@
 //! The likely mistakes with secrets, URLs and timestamps.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::Context;
 use base64ct::{Base64, Encoding};
-use clearfeed_relay::config::Config;
+use clearfeed_relay::config::{Config, Source};
 use clearfeed_relay::domain::delivery::HeaderValue;
 use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret};
+
+use zeroize::Zeroizing;
 
 use super::capture::Capture;
 use super::search::{Url, Variant};
 
-/// The secrets of a source as they are in force, by slot; then what may have been meant by what stands in the files, its own
-/// and those of the other sources.
-pub(super) fn secrets(config: &Config, source: &str) -> anyhow::Result<Vec<Variant<Secret>>> {
-    let mut variants: Vec<Variant<Secret>> = Vec::new();
+/// The secrets of a source as the relay would have them now.
+pub(super) fn in_force(source: &Source) -> Vec<Secret> {
+    let contents = source.signing_secret_files.iter().filter_map(|file| std::fs::read(file).ok());
+    contents.filter_map(|content| Secret::from_file_content(content).ok()).collect()
+}
+
+/// The secrets of a source that are in force; then what may have been meant by what stands in the files, its own and those of
+/// the other sources. A file that cannot be read is `check`'s to tell of.
+pub(super) fn secrets(config: &Config, source: &str) -> Vec<Variant<Secret>> {
+    let own = config.sources.get(source).map(in_force).unwrap_or_default();
+    let mut variants: Vec<_> = own.into_iter().map(Variant::as_is).collect();
     let mut names: Vec<_> = config.sources.keys().collect();
     names.sort_by_key(|name| *name != source);
     for name in names {
-        for (slot, file) in config.sources[name].signing_secret_files.iter().enumerate() {
-            let content = match std::fs::read(file) {
-                Err(error) if slot > 0 && error.kind() == ErrorKind::NotFound => continue,
-                content => content.with_context(|| file.display().to_string())?,
-            };
-            let own = if name == source { Secret::from_file_content(content.clone()).ok() } else { None };
-            variants.extend(own.map(Variant::as_is));
+        for file in &config.sources[name].signing_secret_files {
+            let Ok(content) = std::fs::read(file).map(Zeroizing::new) else { continue };
             for (meant, how) in meant(&content) {
                 let Ok(secret) = Secret::new(&meant) else { continue };
                 if variants.iter().all(|variant| variant.value != secret) {
@@ -35,11 +37,11 @@ pub(super) fn secrets(config: &Config, source: &str) -> anyhow::Result<Vec<Varia
             }
         }
     }
-    Ok(variants)
+    variants
 }
 
 /// What a file's content may be around the secret.
-fn meant(content: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
+fn meant(content: &[u8]) -> Vec<(Zeroizing<Vec<u8>>, &'static str)> {
     let alone = content.trim_ascii();
     let quoted = |quote: &[u8]| alone.strip_prefix(quote)?.strip_suffix(quote);
     let assigned = alone.iter().position(|byte| *byte == b'=').map(|at| &alone[at + 1..]);
@@ -55,6 +57,7 @@ fn meant(content: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
     .chain(lines)
     .filter_map(|(meant, how)| Some((meant?.trim_ascii().to_vec(), how)))
     .chain(decoded)
+    .map(|(meant, how)| (Zeroizing::new(meant), how))
     .collect()
 }
 
