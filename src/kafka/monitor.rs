@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -13,6 +14,7 @@ use rdkafka::statistics::Statistics;
 use crate::telemetry::health::Health;
 use crate::telemetry::labels::{Concern, Half, KafkaFault, Label};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status;
 
 /// An error of the same kind is logged again after this; the metric counts them all.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -126,6 +128,10 @@ impl ClientContext for Monitor {
         if self.is_news(fault) {
             let half = self.half.as_str();
             tracing::warn!(half, error = fault.as_str(), detail = reason, "kafka error");
+            let logged = Timestamp::now();
+            self.health.update_kafka(|kafka| {
+                kafka.errors.insert(fault.as_str(), status::KafkaError { logged, detail: reason.to_owned() });
+            });
         }
     }
 }

@@ -103,11 +103,6 @@ impl Topics {
         self.create(topic, copies).await
     }
 
-    /// How many brokers there are.
-    pub fn brokers(&self) -> Result<usize, KafkaError> {
-        Ok(self.metadata()?.brokers().len())
-    }
-
     /// The client, to ask for what it may do.
     pub fn client(&self) -> &Client<Monitor> {
         self.admin.inner()
@@ -223,6 +218,10 @@ impl Topics {
         let specifier = ResourceSpecifier::Topic(topic.as_str());
         let answers = self.admin.describe_configs([&specifier], &options()).await?;
         match answers.into_iter().next() {
+            // Every topic has settings; the crate drops the error that stands in their place.
+            Some(Ok(config)) if config.entries.is_empty() => {
+                Err(KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed).into())
+            }
             Some(Ok(config)) => Ok(config),
             Some(Err(code)) => Err(KafkaError::AdminOp(code).into()),
             None => Err(KafkaError::Canceled.into()),

@@ -131,10 +131,15 @@ impl Health {
         });
     }
 
+    /// What is known of Kafka.
+    pub fn kafka(&self) -> KafkaStatus {
+        KafkaStatus::clone(&self.kafka_status.load())
+    }
+
     /// What `/status` says now.
     pub fn status(&self, metrics: &Metrics, now: Instant) -> Status {
         let Identity { role, config_hash, sources } = &self.identity;
-        let kafka = KafkaStatus::clone(&self.kafka_status.load());
+        let kafka = self.kafka();
         let forward = || ForwardHalf {
             reasons: self.forward.reasons(),
             status: ForwardStatus::clone(&self.forward_status.load()),

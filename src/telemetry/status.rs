@@ -1,5 +1,7 @@
 //! What `/status` says, as JSON: for people and tools. Times are RFC 3339, sizes bytes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -126,6 +128,18 @@ pub struct KafkaStatus {
     pub durable_reason: Option<String>,
     /// Topics that are missing or have settings under which the promise does not hold; what to do.
     pub problems: Vec<String>,
+    /// What its clients last said of each kind of error, under the metric's word for it.
+    pub errors: BTreeMap<&'static str, KafkaError>,
+}
+
+/// An error of librdkafka's, which may be over.
+#[derive(Debug, Clone, Serialize)]
+pub struct KafkaError {
+    /// When it was logged.
+    #[serde(serialize_with = "rfc3339")]
+    pub logged: Timestamp,
+    /// In librdkafka's words.
+    pub detail: String,
 }
 
 /// What the forward thread reports.

@@ -1,16 +1,19 @@
 //! `check` finds what is wrong before deliveries come, says how to repair it, and changes nothing.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::deployment::SECRET;
 use crate::support::relay::run_to_end;
-use crate::support::{Deployment, Kafka, Relay};
+use crate::support::simulator::{Settings, load};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, Simulation, wait_for};
 
 /// Exit code, and each subject that is wrong with its detail.
-fn check(relay: &Relay, more: &[&str]) -> (i32, Vec<(String, String)>) {
-    let arguments = [&["check", "--config", relay.config().to_str().unwrap(), "--json"], more].concat();
+fn check(config: &Path, more: &[&str]) -> (i32, Vec<(String, String)>) {
+    let arguments = [&["check", "--config", config.to_str().unwrap(), "--json"], more].concat();
     let (code, stdout, stderr) = run_to_end(&arguments);
     let checks: Vec<Value> = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
     let text = |check: &Value, key| check[key].as_str().unwrap().to_owned();
@@ -35,7 +38,7 @@ fn three_brokers_and_private_files_are_all_right() {
     set_mode(&deployment, 0o440);
     let relay = deployment.relay().up();
     let before = deployment.reader().ends(&deployment.inbox());
-    assert_eq!(check(&relay, &[]), (0, Vec::new()));
+    assert_eq!(check(relay.config(), &[]), (0, Vec::new()));
     let ends = |topic: &str| deployment.reader().ends(topic);
     assert_eq!(ends(&deployment.inbox()), before, "nothing was written");
     assert!(ends(&deployment.events()).values().all(|end| *end == 0), "nothing was written");
@@ -54,7 +57,7 @@ fn what_is_wrong_is_told_with_its_repair() {
     let kafka = Kafka::own(1);
     let deployment = Deployment::new("check-wrong", &kafka);
     let relay = deployment.relay().up();
-    let found = check(&relay, &[]);
+    let found = check(relay.config(), &[]);
     assert_wrong(&found, 1, "source main, signing secret 0", "repair it with: chmod o= ");
     assert_wrong(
         &found,
@@ -65,10 +68,10 @@ fn what_is_wrong_is_told_with_its_repair() {
     assert_eq!(found.1.len(), 2, "{found:#?}");
 
     set_mode(&deployment, 0o400);
-    assert_eq!(check(&relay, &["--offline"]), (0, Vec::new()));
+    assert_eq!(check(relay.config(), &["--offline"]), (0, Vec::new()));
     std::fs::set_permissions(deployment.secret_file(), PermissionsExt::from_mode(0o600)).unwrap();
     std::fs::write(deployment.secret_file(), "short").unwrap();
-    let found = check(&relay, &["--offline"]);
+    let found = check(relay.config(), &["--offline"]);
     assert_wrong(&found, 1, "source main, signing secret 0", "5 bytes, wanted at least 16");
     std::fs::write(deployment.secret_file(), SECRET).unwrap();
 
@@ -77,15 +80,114 @@ fn what_is_wrong_is_told_with_its_repair() {
     {
         kafka.forbid_writing(&topic);
         let repair = format!("--add --allow-principal User:THE_RELAY --operation {operations}");
-        let found = check(&relay, &[]);
+        let found = check(relay.config(), &[]);
         assert_wrong(&found, 1, &format!("may use topic {topic}"), &repair);
         kafka.permit_writing(&topic);
     }
+    let fewer = deployment.replica("fewer").set("inbox.partitions", "2").write();
+    let found = check(&fewer, &[]);
+    assert_wrong(&found, 1, "inbox partitions", "repair it with: inbox.partitions = 3");
+    assert!(Simulation::run(load(vec![relay.target()], 1, 1)).summary.accepted_events == 1);
+    assert!(!check(relay.config(), &[]).1.iter().any(|(subject, _)| subject == "clocks"));
+    kafka.restart_ahead(1, 3600);
+    wait_for("the relay is back", AFTER_TIMEOUTS, || {
+        (Simulation::run(Settings { seed: 2, ..load(vec![relay.target()], 1, 1) }).summary.accepted_events
+            == 1)
+            .then_some(())
+    });
+    assert_wrong(&check(relay.config(), &[]), 1, "clocks", "repair it with NTP");
+
     kafka.alter_topic(&deployment.inbox(), &[("retention.ms", "3600000")]);
-    let found = check(&relay, &[]);
+    let found = check(relay.config(), &[]);
     assert_wrong(&found, 1, &format!("topic {}", deployment.inbox()), "kafka-configs --bootstrap-server");
 
     kafka.kill(None);
-    let found = check(&relay, &[]);
+    let found = check(relay.config(), &[]);
     assert_wrong(&found, 69, "kafka", kafka.servers());
+}
+
+/// The commands of `deploy/kafka/acls`.
+fn acls(deployment: &Deployment) -> Vec<String> {
+    let options = [
+        ("user", "relay".to_owned()),
+        ("inbox", deployment.inbox()),
+        ("ledger", deployment.ledger()),
+        ("dead-letter", deployment.dead_letters()),
+        ("events", deployment.events()),
+        ("group", deployment.group()),
+        ("transactional-id", deployment.transactional_id("")),
+    ];
+    let arguments = options.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kafka/acls");
+    let output = Command::new(script).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// SCRAM over TLS, and a Kafka that forbids what no rule allows.
+#[test]
+fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints() {
+    let (kafka, address, authority) = Kafka::secure();
+    let deployment = Deployment::new("check-acls", &kafka);
+    set_mode(&deployment, 0o440);
+    let password = deployment.secret_file().with_file_name("password");
+    std::fs::write(&password, "relay-secret\n").unwrap();
+    std::fs::set_permissions(&password, PermissionsExt::from_mode(0o440)).unwrap();
+    let plan = |name: &str| {
+        deployment
+            .replica(name)
+            .set("kafka.bootstrap_servers", &format!("{address:?}"))
+            .set(r#"kafka.properties."security.protocol""#, r#""SASL_SSL""#)
+            .set(r#"kafka.properties."sasl.mechanism""#, r#""SCRAM-SHA-256""#)
+            .set(r#"kafka.properties."sasl.username""#, r#""relay""#)
+            .set(r#"kafka.properties."ssl.ca.location""#, &format!("{authority:?}"))
+            .set(r#"kafka.property_files."sasl.password""#, &format!("{:?}", password.display().to_string()))
+    };
+    let all = acls(&deployment);
+    all.iter().for_each(|acl| kafka.acls(acl));
+    let relay = plan("relay").up();
+    let durability = "durability".to_owned();
+    let wrong = |relay: &Relay| {
+        let (_, found) = check(relay.config(), &[]);
+        found.into_iter().filter(|(subject, _)| *subject != durability).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(&relay), Vec::new(), "all that deploy/kafka/acls gives is enough");
+
+    let rights = [
+        ("Read", format!("--topic {}", deployment.inbox()), "literal"),
+        ("Write", format!("--topic {}", deployment.inbox()), "literal"),
+        ("Read", format!("--topic {}", deployment.ledger()), "literal"),
+        ("Write", format!("--topic {}", deployment.ledger()), "literal"),
+        ("Write", format!("--topic {}", deployment.dead_letters()), "literal"),
+        ("Write", format!("--topic {}", deployment.events()), "prefixed"),
+        ("DescribeConfigs", format!("--topic {}", deployment.events()), "prefixed"),
+        ("Read", format!("--group {}", deployment.group()), "literal"),
+        ("Write", format!("--transactional-id {}", deployment.transactional_id("")), "prefixed"),
+    ];
+    for (operation, resource, pattern) in rights {
+        kafka.acls(&format!(
+            "--remove --force --allow-principal User:relay --operation {operation} {resource} --resource-pattern-type {pattern}"
+        ));
+        let found = wrong(&relay);
+        let repair = format!("repair it with: kafka-acls --bootstrap-server {address} ");
+        let repairs: Vec<_> =
+            found.iter().filter_map(|(_, detail)| Some(detail.split_once(&repair)?.1)).collect();
+        // What was taken away before is back, then.
+        let is_all = repairs.iter().all(|repair| {
+            repair.contains(&format!("--operation {operation} ")) && repair.contains(&resource)
+        });
+        assert!(
+            !found.is_empty() && repairs.len() == found.len() && is_all,
+            "{operation} {resource}: {found:#?}"
+        );
+        repairs.iter().for_each(|repair| kafka.acls(repair));
+    }
+    assert_eq!(wrong(&relay), Vec::new(), "all came back");
+
+    std::fs::write(&password, "another").unwrap();
+    assert_wrong(&check(relay.config(), &[]), 69, "kafka", "Authentication failed");
+    std::fs::write(&password, "relay-secret").unwrap();
+    let untrusted = plan("untrusted")
+        .set(r#"kafka.properties."ssl.ca.location""#, r#""/etc/ssl/certs/ca-certificates.crt""#);
+    assert_wrong(&check(&untrusted.write(), &[]), 69, "kafka", "certificate");
 }

@@ -51,6 +51,14 @@ impl Kafka {
         kafka
     }
 
+    /// A broker of this test alone that forbids what no rule allows, the address where it wants TLS and the password of
+    /// the user `relay`, and the file that its certificate is trusted by.
+    pub fn secure() -> (Self, String, String) {
+        let (kafka, told) = Self::started(&["start", "--secure"]);
+        let (address, authority) = told.split_once(' ').unwrap();
+        (kafka, address.to_owned(), authority.to_owned())
+    }
+
     /// A cluster, and what else `script/kafka` told.
     fn started(arguments: &[&str]) -> (Self, String) {
         let name = unique("own");
@@ -154,14 +162,19 @@ impl Kafka {
         consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 
-    /// Takes the right to write to a topic from everybody.
+    /// Changes what is allowed, with the arguments of `kafka-acls` but for the server.
+    pub fn acls(&self, arguments: &str) {
+        self.change("acls", &[&["--"], &arguments.split(' ').collect::<Vec<_>>()[..]].concat());
+    }
+
+    /// Takes the right to write to a topic from everybody: where a topic has a rule, what no rule allows is forbidden.
     pub fn forbid_writing(&self, topic: &str) {
-        self.change("forbid", &["--topic", topic]);
+        self.acls(&format!("--add {}", all_may_read(topic)));
     }
 
     /// Gives it back.
     pub fn permit_writing(&self, topic: &str) {
-        self.change("permit", &["--topic", topic]);
+        self.acls(&format!("--remove --force {}", all_may_read(topic)));
     }
 
     /// Deletes the records before these offsets, as retention does.
@@ -229,6 +242,10 @@ impl Kafka {
         producer.send(record).unwrap();
         producer.flush(SOON).unwrap();
     }
+}
+
+fn all_may_read(topic: &str) -> String {
+    format!("--allow-principal User:* --operation Read --operation Describe --topic {topic}")
 }
 
 /// Where a broker that was started meanwhile is not to be waited for long.

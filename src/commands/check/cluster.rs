@@ -1,38 +1,44 @@
 //! Kafka: reachable, topics as the promise needs them, what this client may do there, clocks.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clearfeed_relay::config::{Config, Role};
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::kafka::permissions::{self, Allowed, Operation};
-use clearfeed_relay::kafka::properties;
 use clearfeed_relay::kafka::topic_rules;
 use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
+use clearfeed_relay::kafka::{REQUEST_TIMEOUT, properties};
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::Half;
 use clearfeed_relay::telemetry::metrics::Metrics;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 
-use super::Check;
+use super::{Check, records};
 
 /// Longer than any of Kafka's elections.
-const TRANSACTIONS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+const TRANSACTIONS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a client has to say of its failure waits in its queue by then.
+const TOLD_WITHIN: Duration = Duration::from_millis(200);
 
 /// Adds what was found; false where Kafka cannot be reached.
 pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::Result<bool> {
-    let topics = Topics::new(config, monitor(config)?)?;
+    let health = health(config);
+    let monitor = monitor(config, &health)?;
+    let topics = Topics::new(config, monitor.clone())?;
     let servers = &config.kafka.bootstrap_servers;
-    let names = match topics.brokers() {
-        Ok(brokers) => {
-            checks.push(Check::ok("kafka", format!("{servers}: {brokers} brokers")));
-            topics.names()?
-        }
-        Err(error) => {
-            checks.push(Check::wrong("kafka", format!("{servers}: {error}")));
+    match brokers(config, monitor, &health)? {
+        Ok(brokers) => checks.push(Check::ok("kafka", format!("{servers}: {brokers} brokers"))),
+        Err(reasons) => {
+            checks.push(Check::wrong("kafka", format!("{servers}: {reasons}")));
             return Ok(false);
         }
-    };
+    }
+    let names = topics.names()?;
     let wanted = topic_rules::wanted(config);
     let (existing, missing): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|topic| names.contains(topic.name()));
@@ -48,6 +54,10 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         checks.push(match topics.faults(topic).await {
             Ok(faults) if faults.is_empty() => Check::ok(check, "as the promise needs it"),
             Ok(faults) => Check::wrong(check, faults.join("; ")),
+            // What is missing is told where the permissions are.
+            Err(TopicsError::Kafka(KafkaError::AdminOp(code))) if is_refusal(code) => {
+                Check::skipped(check, format!("cannot be looked at: {code}"))
+            }
             Err(TopicsError::Kafka(error)) => Check::wrong(check, format!("cannot be looked at: {error}")),
             Err(error) => Check::wrong(check, error.to_string()),
         });
@@ -63,15 +73,40 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
     permissions_of(config, &topics, &existing, checks)?;
     if config.role.has_forward() {
         checks.push(transactions(config)?);
+        let own = [&config.ledger.topic, &config.inbox.topic];
+        if own.iter().all(|topic| names.contains(topic.as_str())) {
+            checks.extend(records::check(config)?);
+        }
     }
     Ok(true)
 }
 
-/// What clients of Kafka report to; nobody asks for it here.
-fn monitor(config: &Config) -> anyhow::Result<Monitor> {
-    let metrics = Metrics::new([], config.role, &config.hash, &config.forward.transactional_id)?;
+/// Where clients of Kafka report to.
+fn health(config: &Config) -> Arc<Health> {
     let identity = Identity { role: config.role, config_hash: config.hash.clone(), sources: Vec::new() };
-    Ok(Monitor::new(Half::Intake, Arc::new(metrics), Arc::new(Health::new(identity))))
+    Arc::new(Health::new(identity))
+}
+
+fn monitor(config: &Config, health: &Arc<Health>) -> anyhow::Result<Monitor> {
+    let metrics = Metrics::new([], config.role, &config.hash, &config.forward.transactional_id)?;
+    Ok(Monitor::new(Half::Intake, Arc::new(metrics), Arc::clone(health)))
+}
+
+/// How many brokers there are, or why nobody can be asked. A request only tells that nobody answered it; a client that is
+/// polled tells why.
+fn brokers(config: &Config, monitor: Monitor, health: &Health) -> anyhow::Result<Result<usize, String>> {
+    let client = properties::uncommitted_reader(config)?;
+    let consumer: BaseConsumer<Monitor> = BaseConsumer::from_config_and_context(&client, monitor)?;
+    let error = match consumer.fetch_metadata(None, REQUEST_TIMEOUT) {
+        Ok(metadata) => return Ok(Ok(metadata.brokers().len())),
+        Err(error) => error,
+    };
+    let deadline = Instant::now() + TOLD_WITHIN;
+    while Instant::now() < deadline {
+        drop(consumer.poll(TOLD_WITHIN));
+    }
+    let told: Vec<_> = health.kafka().errors.into_values().map(|error| error.detail).collect();
+    Ok(Err(if told.is_empty() { error.to_string() } else { told.join("; ") }))
 }
 
 fn permissions_of(

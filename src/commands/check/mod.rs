@@ -2,6 +2,7 @@
 
 mod cluster;
 mod files;
+mod records;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,0 +1,139 @@
+//! What stands in the ledger and in the inbox already: whether it fits this configuration and this machine's clock.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clearfeed_relay::config::Config;
+use clearfeed_relay::domain::inbox_record::header;
+use clearfeed_relay::domain::ledger_entry::LedgerEntry;
+use clearfeed_relay::kafka::{REQUEST_TIMEOUT, properties};
+use jiff::{SignedDuration, Timestamp};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, OwnedMessage};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::Check;
+
+/// The newest record stands among so many last offsets: the others are the markers of transactions.
+const TAIL: i64 = 100;
+/// The window of ids forgives an hour; where clocks are this far apart, somebody has to look at them.
+const MAX_SKEW: SignedDuration = SignedDuration::from_mins(10);
+
+/// The ledger first, then the inbox.
+pub(super) fn check(config: &Config) -> anyhow::Result<[Check; 2]> {
+    let reader: BaseConsumer = properties::ledger_reader(config)?.create()?;
+    let told = |subject: &str, check: Result<Check, KafkaError>| {
+        check.unwrap_or_else(|error| Check::skipped(subject, format!("cannot be read: {error}")))
+    };
+    Ok([
+        told(
+            PARTITIONS,
+            newest(&reader, config.ledger.topic.as_str()).map(|found| partitions(config, &found)),
+        ),
+        told(CLOCKS, newest(&reader, config.inbox.topic.as_str()).map(|found| clocks(&found))),
+    ])
+}
+
+const PARTITIONS: &str = "inbox partitions";
+const CLOCKS: &str = "clocks";
+
+/// With another number than the ledger was written for, keys stand in other partitions than their ids are remembered in.
+fn partitions(config: &Config, ledger: &[OwnedMessage]) -> Check {
+    let configured = config.inbox.partitions;
+    let mut newest: Vec<_> =
+        ledger.iter().filter_map(|record| Some((record.timestamp().to_millis()?, record))).collect();
+    newest.sort_by_key(|(written_ms, _)| *written_ms);
+    let Some((_, record)) = newest.last() else {
+        return Check::ok(PARTITIONS, format!("{configured}; the ledger is empty"));
+    };
+    let format = header_of(record, header::FORMAT);
+    match LedgerEntry::decode(format, record.payload().unwrap_or_default()) {
+        Err(error) => Check::wrong(PARTITIONS, error.to_string()),
+        Ok(entry) if i32::try_from(entry.inbox_partitions) == Ok(configured) => {
+            Check::ok(PARTITIONS, format!("{configured}, as in the ledger"))
+        }
+        Ok(LedgerEntry { inbox_partitions, .. }) => Check::wrong(
+            PARTITIONS,
+            format!(
+                "found inbox.partitions = {configured}, but the ledger was written with {inbox_partitions}; repair it with: inbox.partitions = {inbox_partitions}"
+            ),
+        ),
+    }
+}
+
+/// Intake's clock, in what it said of the newest delivery, against the broker's, in when it was appended; and ours, which
+/// cannot be before that.
+fn clocks(inbox: &[OwnedMessage]) -> Check {
+    let appended = |record: &OwnedMessage| Timestamp::from_millisecond(record.timestamp().to_millis()?).ok();
+    let newest = inbox
+        .iter()
+        .filter_map(|record| Some((appended(record)?, record)))
+        .max_by_key(|(appended, _)| *appended);
+    let Some((appended, record)) = newest else { return Check::ok(CLOCKS, "the inbox is empty") };
+    let ahead = appended.duration_since(Timestamp::now());
+    if ahead > MAX_SKEW {
+        return Check::wrong(
+            CLOCKS,
+            format!(
+                "Kafka's are ahead of this machine's by {ahead:#} at least; repair it with NTP on either"
+            ),
+        );
+    }
+    let received =
+        header_of(record, header::RECEIVED).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    let Some(received) = received else {
+        return Check::skipped(CLOCKS, "the inbox's newest record is not of the relay's intake");
+    };
+    let skew = appended.duration_since(received);
+    let told = format!("at {appended} Kafka's were {skew:#} ahead of the intake's");
+    if skew.abs() > MAX_SKEW {
+        Check::wrong(CLOCKS, format!("{told}; repair it with NTP on either"))
+    } else {
+        Check::ok(CLOCKS, told)
+    }
+}
+
+fn header_of<'a>(record: &'a OwnedMessage, name: &str) -> Option<&'a [u8]> {
+    record.headers()?.iter().find(|found| found.key == name)?.value
+}
+
+/// The newest record of each partition that has one, without a member of the group.
+fn newest(reader: &BaseConsumer, topic: &str) -> Result<Vec<OwnedMessage>, KafkaError> {
+    let metadata = reader.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+    let (mut assignment, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
+        let (start, end) = reader.fetch_watermarks(topic, partition.id(), REQUEST_TIMEOUT)?;
+        if start < end {
+            let offset = Offset::Offset(start.max(end - TAIL));
+            assignment.add_partition_offset(topic, partition.id(), offset)?;
+            ends.insert(partition.id(), end);
+        }
+    }
+    reader.assign(&assignment)?;
+    let mut newest = BTreeMap::new();
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    while !ends.is_empty() {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(record)) => {
+                let partition = record.partition();
+                // Where records come all the time, the end may never be told.
+                if ends.get(&partition).is_some_and(|end| record.offset() + 1 >= *end) {
+                    ends.remove(&partition);
+                }
+                newest.insert(partition, record.detach());
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(ends.remove(&partition)),
+            Some(Err(error))
+                if Instant::now() > deadline
+                    || error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) =>
+            {
+                return Err(error);
+            }
+            None if Instant::now() > deadline => return Err(KafkaError::NoMessageReceived),
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(newest.into_values().collect())
+}
