@@ -8,22 +8,22 @@
 use httparse::{EMPTY_HEADER, Error, Header, Status};
 
 /// Headers of a request: ClearFeed sends about ten, proxies add about ten more.
-pub(super) const MAX_HEADERS: usize = 64;
+pub const MAX_HEADERS: usize = 64;
 /// Bytes of a request's head.
-pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// A head that can be read in one way only.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub struct Head {
     /// Its bytes, with the empty line at its end.
-    pub(super) length: usize,
+    pub length: usize,
     /// What follows it.
-    pub(super) body: Framing,
+    pub body: Framing,
 }
 
 /// How a body's end is told.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// By its number of bytes; 0 without a body.
     Length(u64),
     /// By its last chunk.
@@ -32,7 +32,7 @@ pub(super) enum Framing {
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeadError {
+pub enum HeadError {
     /// No HTTP/1.1 or HTTP/1.0, or ambiguous.
     Malformed(&'static str),
     /// More bytes or headers than the limits.
@@ -42,7 +42,7 @@ pub(super) enum HeadError {
 use HeadError::Malformed;
 
 /// Reads a head from the beginning of these bytes; `None` where it is not complete.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
+pub fn read(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let parsed = request.parse(bytes).map_err(|error| match error {

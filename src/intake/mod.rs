@@ -9,7 +9,7 @@ mod budget;
 mod connections;
 mod endpoint;
 mod guard;
-mod head;
+pub mod head;
 mod listener;
 mod peer;
 mod tls;

@@ -63,7 +63,6 @@ fn what_is_malformed_or_ambiguous_is_refused_on_any_request_of_a_connection() {
         ("21 chunk size 0x34", &[(LENGTH, CHUNKED), (EVENT, &hex)], 400),
         ("22 chunk size over 64 bits", &[(LENGTH, CHUNKED), (EVENT, &overflow)], 400),
         ("23 chunk size -34", &[(LENGTH, CHUNKED), (EVENT, &negative)], 400),
-        ("24 body shorter than announced", &[(LENGTH, "content-length: 53\r\n")], 400),
         ("25 HTTP/1.2", &[("HTTP/1.1", "HTTP/1.2")], 400),
         ("26 HTTP/0.9", &[(&good, "GET /clearfeed/events\r\n")], 400),
         ("27 a TLS hello", &[(&good, "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}")], 400),
@@ -76,7 +75,6 @@ fn what_is_malformed_or_ambiguous_is_refused_on_any_request_of_a_connection() {
             400,
         ),
         ("a target in absolute form", &[("POST /", "POST http://a/")], 400),
-        ("a head that ends early", &[(&good, "POST / HTTP/1.1\r\nhost")], 400),
         ("30 one header of 20 KiB", &[(HOST, &[HOST, &long_header].concat())], 431),
         ("31 too many headers", &[(HOST, &[HOST, &many].concat())], 431),
         ("32 a target of 66 KiB", &[(PATH, &long_target)], 431),
@@ -96,21 +94,42 @@ fn what_is_malformed_or_ambiguous_is_refused_on_any_request_of_a_connection() {
             401,
         ),
     ];
-    for (name, changes, wanted) in rows {
-        let hostile = changes.iter().fold(good.clone(), |text, (from, to)| {
-            assert!(text.contains(from), "{name}: nothing to change");
-            text.replacen(from, to, 1)
-        });
-        // Latin-1, so that any byte can be written.
-        let hostile: Vec<u8> = hostile.chars().map(|char| char as u8).collect();
-        for before in ["", PLAIN] {
-            let answer = exchange(&relay, before, &hostile, name.contains("short") || name.contains("early"));
-            assert_eq!(answer, (*wanted, true), "{name}, after {before:?}: status, and whether closed");
-        }
-        assert_eq!(http::get(relay.intake(), PATH).unwrap().status, 200, "others are served after {name}");
-        report(&format!("hostile input {name}: {wanted}"));
+    for row in rows {
+        assert_refused(&relay, &good, row, false);
     }
     assert_nothing_is_stored(&kafka, &deployment);
+}
+
+#[test]
+fn what_ends_early_is_refused_on_any_request_of_a_connection() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("ends-early", &kafka);
+    let relay = deployment.relay().up();
+    let good = String::from_utf8(http::post(PATH, &deployment.delivery(EVENT))).unwrap();
+    let rows: [Row<'_>; 2] = [
+        ("24 body shorter than announced", &[(LENGTH, "content-length: 53\r\n")], 400),
+        ("a head that ends early", &[(&good, "POST / HTTP/1.1\r\nhost")], 400),
+    ];
+    for row in &rows {
+        assert_refused(&relay, &good, row, true);
+    }
+    assert_nothing_is_stored(&kafka, &deployment);
+}
+
+/// Sends the request of a row, first and after another one; `ends`: and nothing after it.
+fn assert_refused(relay: &Relay, good: &str, (name, changes, wanted): &Row<'_>, ends: bool) {
+    let hostile = changes.iter().fold(good.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{name}: nothing to change");
+        text.replacen(from, to, 1)
+    });
+    // Latin-1, so that any byte can be written.
+    let hostile: Vec<u8> = hostile.chars().map(|char| char as u8).collect();
+    for before in ["", PLAIN] {
+        let answer = exchange(relay, before, &hostile, ends);
+        assert_eq!(answer, (*wanted, true), "{name}, after {before:?}: status, and whether closed");
+    }
+    assert_eq!(http::get(relay.intake(), PATH).unwrap().status, 200, "others are served after {name}");
+    report(&format!("hostile input {name}: {wanted}"));
 }
 
 /// The status, and whether the connection is closed: a further request has no answer.
