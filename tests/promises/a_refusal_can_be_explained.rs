@@ -57,7 +57,7 @@ impl Case {
         let config = self.file(
             "relay.toml",
             format!(
-                "[sources.main]\npublic_url = {:?}\nsigning_secret_files = [{secret:?}]\n[sources.other]\n\
+                "[sources.main]\npublic_url = {:?}\nsigning_secret_files = [{secret:?}]\n[sources.emea]\n\
                  public_url = \"https://hooks.example.com/other\"\nsigning_secret_files = [{other:?}]\n",
                 self.public_url
             ),
@@ -144,6 +144,11 @@ fn mistakes_with_the_url_are_found() {
         let change = format!("set sources.main.public_url = \"{PUBLIC_URL}\"");
         case.assert_explained("mismatch", &format!("signed over the URL {PUBLIC_URL}"), &change);
     }
+    // What came by the path that is served cannot be served under another one.
+    let delivery = Delivery::signed(&secret(), &format!("{PUBLIC_URL}/"), BODY, unix_seconds());
+    let case = Case { delivery, ..Case::new(BODY) };
+    case.assert_explained("mismatch", "/clearfeed/events/", &format!("differ: save {PUBLIC_URL} there"));
+    assert!(!case.verdict().1["causes"].to_string().contains("or set sources"));
     // Another URL than the configured one, tried before it is changed.
     let elsewhere = "https://elsewhere.example.com/hook";
     let delivery = Delivery::signed(&secret(), elsewhere, BODY, unix_seconds());
@@ -204,6 +209,11 @@ fn mistakes_with_the_time_and_the_headers_are_found() {
     let mut case = Case::new(BODY);
     case.timestamp_header = Some(format!("{}000", case.delivery.timestamp));
     case.assert_explained("malformed_timestamp", "the header has milliseconds", "X-CF-Timestamp");
+    let milliseconds = 1000 * unix_seconds();
+    let delivery = Delivery::signed(&secret(), PUBLIC_URL, BODY, milliseconds);
+    let case = Case { delivery, ..Case::new(BODY) };
+    let told = format!("is \"{milliseconds}\", wanted ten digits");
+    case.assert_explained("malformed_timestamp", &told, "it was signed like this");
     let unsigned = Case { delivery: Case::new(BODY).delivery.unsigned(), ..Case::new(BODY) };
     unsigned.assert_explained("no_signature", "no X-CF-Signature header", "headers pass through it");
 }
@@ -222,4 +232,7 @@ fn two_mistakes_at_once_are_both_told_and_what_is_not_explained_says_so() {
         "none of the configured secrets",
         "copy the signing secret from Developer Settings",
     );
+    let (_, verdict) = Case { secret_file: "short".into(), ..case }.verdict();
+    let first = verdict["causes"][0]["found"].as_str().unwrap();
+    assert!(first.starts_with("nothing could be tried with ") && first.contains("5 bytes"), "{verdict:#}");
 }

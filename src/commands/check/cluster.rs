@@ -34,7 +34,10 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
     match brokers(config, monitor, &health)? {
         Ok(brokers) => checks.push(Check::ok("kafka", format!("{servers}: {brokers} brokers"))),
         Err(reasons) => {
-            checks.push(Check::wrong("kafka", format!("{servers}: {reasons}")));
+            let wanted = "wanted kafka.bootstrap_servers and kafka.properties that reach it";
+            checks.push(Check::wrong("kafka", format!("{servers}: {reasons}; {wanted}")));
+            let rest = ["topics", "durability", "permissions", "inbox partitions", "clocks"];
+            checks.extend(rest.map(|subject| Check::skipped(subject, "Kafka was not reached")));
             return Ok(false);
         }
     }

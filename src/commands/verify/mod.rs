@@ -134,7 +134,8 @@ fn as_it_is(
             Verdict { accepted: true, reason: None, source: None, found, causes: Vec::new(), tried: 0 }
         }
         (Err(refusal @ (Refusal::TooOld | Refusal::TooNew)), _) => {
-            let cause = of_time(refusal, name, source, claim, at, arguments.at.is_some());
+            let has_retry = !matches!(capture.header(header::RETRY_COUNT), HeaderValue::Absent);
+            let cause = of_time(refusal, name, source, claim, (at, arguments.at.is_some()), has_retry);
             refused(refusal, "the signature is right, and the time is not", vec![cause])
         }
         (Err(_), _) => return None,
@@ -190,8 +191,8 @@ fn of_time(
     name: &str,
     source: &Source,
     claim: Claim<'_>,
-    at: Timestamp,
-    is_given: bool,
+    (at, is_given): (Timestamp, bool),
+    has_retry: bool,
 ) -> Cause {
     let apart = in_words(at.duration_since(claim.timestamp()).unsigned_abs());
     let when = if is_given {
@@ -212,9 +213,10 @@ fn of_time(
     } else {
         ("redeliveries (X-CF-Retry-Count 1 to 3)", "max_redelivery_age", source.max_redelivery_age)
     };
+    let untold = if has_retry { "" } else { "; the capture has no X-CF-Retry-Count, which counts as 0" };
     Cause {
         found: format!(
-            "its timestamp is {apart} old, {when}; sources.{name}.{key} = {} for {kind}",
+            "its timestamp is {apart} old, {when}; sources.{name}.{key} = {} for {kind}{untold}",
             in_words(limit)
         ),
         change: format!(
@@ -236,48 +238,72 @@ fn explain(
     };
     let signature =
         Signature::from_hex(bytes(header::SIGNATURE)).context("X-CF-Signature has 64 hex digits")?;
-    let mut tried = 0;
-    for (name, source) in &config.sources {
-        let public_url = arguments.url.as_ref().unwrap_or(&source.public_url).as_str();
-        let space = Space {
-            secrets: variants::secrets(config, name),
-            urls: variants::urls(public_url, name, capture),
-            verbs: vec![
-                Variant::as_is("POST"),
-                Variant::mistake("post", "signed over a lower-case verb", "sign POST"),
-            ],
-            bodies: json::variants(&capture.body),
-            timestamps: variants::timestamps(bytes(header::TIMESTAMP)),
-        };
-        let (found, of_source) = space.find(&signature);
-        tried += of_source;
-        if let Some(found) = found {
-            let mut causes = found.causes;
-            if causes.is_empty() {
-                causes.push(malformed_timestamp());
+    let sources = by_relevance(config, capture);
+    let spaces: Vec<_> = sources
+        .iter()
+        .map(|(name, source)| {
+            let public_url = arguments.url.as_ref().unwrap_or(&source.public_url);
+            Space {
+                secrets: variants::secrets(config, name),
+                urls: variants::urls(config, public_url, name, capture),
+                verbs: vec![
+                    Variant::as_is("POST"),
+                    Variant::mistake("post", "signed over a lower-case verb", "sign POST"),
+                ],
+                bodies: json::variants(&capture.body),
+                timestamps: variants::timestamps(bytes(header::TIMESTAMP)),
             }
-            let text = format!("explained, over the {}", found.form.as_str());
-            return Ok(Verdict { source: Some(name.clone()), tried, ..refused(refusal, &text, causes) });
+        })
+        .collect();
+    let (found, tried) = search::find(&spaces, &signature);
+    let is_told = |causes: &[Cause]| causes.iter().any(|cause| cause.change.contains(TIMESTAMP));
+    if let Some((index, found)) = found {
+        let mut causes = found.causes;
+        if refusal == Refusal::MalformedTimestamp && !is_told(&causes) {
+            let change = format!(
+                "it was signed like this: the sender is not ClearFeed, or ClearFeed sends another {TIMESTAMP} now; ask them"
+            );
+            causes.insert(0, malformed_timestamp(capture, change));
         }
+        let text = format!("explained, over the {}", found.form.as_str());
+        return Ok(Verdict {
+            source: Some(sources[index].0.clone()),
+            tried,
+            ..refused(refusal, &text, causes)
+        });
     }
-    let mut causes = vec![Cause {
-        found: "none of the configured secrets gives this signature, with any likely mistake".to_owned(),
-        change: "copy the signing secret from Developer Settings again: it was regenerated, or belongs to another workspace; \
+    let mut causes = variants::unreadable(config);
+    causes.push(Cause {
+        found: "none of the configured secrets gives this signature: not as it is, nor without quotes, what stands around it or \
+                base64, nor with a likely mistake in URL, verb, body or timestamp"
+            .to_owned(),
+        change: "copy the signing secret from Developer Settings again: perhaps it was regenerated, or belongs to another workspace; \
                  make sure that the body was captured byte for byte"
             .to_owned(),
-    }];
+    });
     if refusal == Refusal::MalformedTimestamp {
-        causes.insert(0, malformed_timestamp());
+        let change =
+            format!("let nothing on the way rewrite {TIMESTAMP}: ClearFeed sends seconds since 1970");
+        causes.insert(0, malformed_timestamp(capture, change));
     }
     Ok(Verdict { tried, ..refused(refusal, "not explained", causes) })
 }
 
-fn malformed_timestamp() -> Cause {
-    let found = "an X-CF-Timestamp that is not ten digits, the first not 0, sent once".to_owned();
-    Cause {
-        found,
-        change: "ClearFeed sends seconds since 1970: let nothing on the way rewrite the header".to_owned(),
-    }
+/// All sources, the one first whose path was asked for.
+fn by_relevance<'c>(config: &'c Config, capture: &Capture) -> Vec<(&'c String, &'c Source)> {
+    let mut sources: Vec<_> = config.sources.iter().collect();
+    sources.sort_by_key(|(_, source)| capture.target.as_deref() != Some(source.public_url.path_and_query()));
+    sources
+}
+
+const TIMESTAMP: &str = "X-CF-Timestamp";
+
+fn malformed_timestamp(capture: &Capture, change: String) -> Cause {
+    let found = match capture.header(header::TIMESTAMP) {
+        HeaderValue::One(value) => format!("{:?}", String::from_utf8_lossy(value)),
+        HeaderValue::Absent | HeaderValue::Several => "several".to_owned(),
+    };
+    Cause { found: format!("{TIMESTAMP} is {found}, wanted ten digits, the first not 0, once"), change }
 }
 
 fn refused(refusal: Refusal, found: &str, causes: Vec<Cause>) -> Verdict {

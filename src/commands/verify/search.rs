@@ -65,14 +65,17 @@ pub(super) struct Found {
 /// More mistakes at once than these are not looked for: the search would take minutes, and they are not made.
 const MAX_MISTAKES: usize = 3;
 
-impl Space {
-    /// The fewest mistakes that explain the signature; and how many signatures were tried.
-    pub(super) fn find(&self, signature: &Signature) -> (Option<Found>, usize) {
-        let mut tried = 0;
-        let found = (0..=MAX_MISTAKES).find_map(|mistakes| self.find_with(mistakes, signature, &mut tried));
-        (found, tried)
-    }
+/// The space whose fewest mistakes explain the signature, of several the first; and how many signatures were tried.
+pub(super) fn find(spaces: &[Space], signature: &Signature) -> (Option<(usize, Found)>, usize) {
+    let mut tried = 0;
+    let found = (0..=MAX_MISTAKES).find_map(|mistakes| {
+        let mut spaces = spaces.iter().enumerate();
+        spaces.find_map(|(index, space)| Some((index, space.find_with(mistakes, signature, &mut tried)?)))
+    });
+    (found, tried)
+}
 
+impl Space {
     fn find_with(&self, mistakes: usize, signature: &Signature, tried: &mut usize) -> Option<Found> {
         let lines = || {
             let verbs_of = |url| self.verbs.iter().map(move |verb| (url, verb));

@@ -1,16 +1,17 @@
 //! The likely mistakes with secrets, URLs and timestamps.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use base64ct::{Base64, Encoding};
 use clearfeed_relay::config::{Config, Source};
 use clearfeed_relay::domain::delivery::HeaderValue;
-use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret};
+use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret, SignedUrl};
 
 use zeroize::Zeroizing;
 
 use super::capture::Capture;
-use super::search::{Url, Variant};
+use super::search::{Cause, Url, Variant};
 
 /// The secrets of a source as the relay would have them now.
 pub(super) fn in_force(source: &Source) -> Vec<Secret> {
@@ -38,6 +39,21 @@ pub(super) fn secrets(config: &Config, source: &str) -> Vec<Variant<Secret>> {
         }
     }
     variants
+}
+
+/// Secrets that have to be there and are not, or cannot be used: nothing could be tried with them.
+pub(super) fn unreadable(config: &Config) -> Vec<Cause> {
+    let files = config.sources.values().filter_map(|source| source.signing_secret_files.first());
+    let problem = |file: &Path| match std::fs::read(file) {
+        Ok(content) => Secret::from_file_content(content).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    let told = files.filter_map(|file| Some((file.display(), problem(file)?)));
+    told.map(|(file, problem)| Cause {
+        found: format!("nothing could be tried with {file}: {problem}"),
+        change: format!("save the signing secret in {file}"),
+    })
+    .collect()
 }
 
 /// What a file's content may be around the secret.
@@ -75,7 +91,13 @@ fn advice(file: &Path, name: &str, source: &str) -> String {
 }
 
 /// The URL of a source, and others that people save in Developer Settings instead.
-pub(super) fn urls(public_url: &str, source: &str, capture: &Capture) -> Vec<Variant<Url>> {
+pub(super) fn urls(
+    config: &Config,
+    public_url: &SignedUrl,
+    source: &str,
+    capture: &Capture,
+) -> Vec<Variant<Url>> {
+    let public_url = public_url.as_str();
     let (base, query) =
         public_url.split_once('?').map_or((public_url, None), |(base, query)| (base, Some(query)));
     let with_query = |base: &str| query.map_or(base.to_owned(), |query| format!("{base}?{query}"));
@@ -104,14 +126,26 @@ pub(super) fn urls(public_url: &str, source: &str, capture: &Capture) -> Vec<Var
     let mut variants = vec![Variant::as_is(Url::new(public_url))];
     for url in others {
         if variants.iter().all(|variant| variant.value.whole != url) {
-            let advice = format!(
-                "sources.{source}.public_url and the URL saved in Developer Settings differ: save {public_url} there, or set \
-                 sources.{source}.public_url = \"{url}\" (https) here, and restart"
+            let mut advice = format!(
+                "sources.{source}.public_url and the URL saved in Developer Settings differ: save {public_url} there"
             );
+            if could_be_served(config, &url, source, asked) {
+                let _ = write!(advice, ", or set sources.{source}.public_url = \"{url}\" here, and restart");
+            }
             variants.push(Variant::mistake(Url::new(&url), format!("signed over the URL {url}"), advice));
         }
     }
     variants
+}
+
+/// Whether the relay could have this URL, and would then take what was asked for.
+fn could_be_served(config: &Config, url: &str, source: &str, asked: Option<&str>) -> bool {
+    SignedUrl::parse(url).is_ok_and(|url| {
+        let path = url.path_and_query();
+        let mut others = config.sources.iter().filter(|(name, _)| *name != source);
+        asked.is_none_or(|asked| asked == path)
+            && others.all(|(_, other)| other.public_url.path_and_query() != path)
+    })
 }
 
 /// The timestamp as it came, and as it may have been signed.
