@@ -1,0 +1,201 @@
+{{/* Name of the chart's resources: the release's, where it says what it is already. */}}
+{{- define "clearfeed-relay.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "clearfeed-relay.selector" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "clearfeed-relay.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "clearfeed-relay.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "clearfeed-relay.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "clearfeed-relay.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "clearfeed-relay.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where things are mounted. */}}
+{{- define "clearfeed-relay.configFile" -}}/etc/clearfeed-relay/relay.yaml{{- end -}}
+{{- define "clearfeed-relay.secretsFolder" -}}/etc/clearfeed-relay/secrets{{- end -}}
+{{- define "clearfeed-relay.kafkaFolder" -}}/etc/clearfeed-relay/kafka{{- end -}}
+{{- define "clearfeed-relay.tlsFolder" -}}/etc/clearfeed-relay/tls{{- end -}}
+
+{{/* The relay's configuration: that of the values, and what the chart knows better where they do not say it. In JSON, which
+     is YAML too: Helm's own YAML writes 10000000 as 1e+07. */}}
+{{- define "clearfeed-relay.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $name := printf "%s-%s" .Release.Namespace (include "clearfeed-relay.fullname" .) -}}
+{{- if not $config.sources -}}{{- fail "config.sources: wanted a source, such as --set config.sources.main.public_url=https://hooks.example.com/clearfeed/events" -}}{{- end -}}
+{{- range $source, $settings := $config.sources -}}
+{{- if not $settings.signing_secret_files -}}
+{{- $secret := get $.Values.signingSecrets $source -}}
+{{- if not $secret -}}{{- fail (printf "signingSecrets.%s.name: wanted the name of the Secret with the signing secret of config.sources.%s" $source $source) -}}{{- end -}}
+{{- $folder := printf "%s/%s" (include "clearfeed-relay.secretsFolder" $) $source -}}
+{{- $_ := set $settings "signing_secret_files" (list (printf "%s/current" $folder) (printf "%s/previous" $folder)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $source, $_ := .Values.signingSecrets -}}
+{{- if not (hasKey $config.sources $source) -}}{{- fail (printf "signingSecrets.%s: there is no config.sources.%s" $source $source) -}}{{- end -}}
+{{- end -}}
+{{- $kafka := default dict $config.kafka -}}
+{{- if not $kafka.bootstrap_servers -}}{{- fail "config.kafka.bootstrap_servers: wanted Kafka's address, such as kafka.kafka.svc:9092" -}}{{- end -}}
+{{- $properties := default dict $kafka.properties -}}
+{{- $files := default dict $kafka.property_files -}}
+{{- range $property, $_ := .Values.kafkaSecrets -}}
+{{- $path := printf "%s/%s" (include "clearfeed-relay.kafkaFolder" $) $property -}}
+{{- if hasSuffix ".location" $property -}}{{- $_ := set $properties $property $path -}}{{- else -}}{{- $_ := set $files $property $path -}}{{- end -}}
+{{- end -}}
+{{- if $properties -}}{{- $_ := set $kafka "properties" $properties -}}{{- end -}}
+{{- if $files -}}{{- $_ := set $kafka "property_files" $files -}}{{- end -}}
+{{- $_ := set $config "kafka" $kafka -}}
+{{- $forward := default dict $config.forward -}}
+{{- if not $forward.group -}}{{- $_ := set $forward "group" $name -}}{{- end -}}
+{{- if not $forward.transactional_id -}}{{- $_ := set $forward "transactional_id" (printf "%s-{hostname}" $name) -}}{{- end -}}
+{{- $_ := set $config "forward" $forward -}}
+{{- $intake := default dict $config.intake -}}
+{{- if .Values.tls.secretName -}}
+{{- $folder := include "clearfeed-relay.tlsFolder" . -}}
+{{- $_ := set $intake "tls" (dict "certificate_file" (printf "%s/tls.crt" $folder) "key_file" (printf "%s/tls.key" $folder)) -}}
+{{- end -}}
+{{- $_ := set $config "intake" $intake -}}
+{{- toPrettyJson $config -}}
+{{- end -}}
+
+{{/* Ports, as the configuration has them. */}}
+{{- define "clearfeed-relay.intakePort" -}}
+{{- (default dict .Values.config.intake).listen | default "0.0.0.0:8080" | splitList ":" | last -}}
+{{- end -}}
+{{- define "clearfeed-relay.adminPort" -}}
+{{- (default dict .Values.config.admin).listen | default "0.0.0.0:9090" | splitList ":" | last -}}
+{{- end -}}
+
+{{/* More than the relay takes to drain, or the kubelet ends it before. */}}
+{{- define "clearfeed-relay.gracePeriod" -}}
+{{- $drain := (default dict .Values.config.intake).shutdown_timeout | default "25s" -}}
+{{- if .Values.terminationGracePeriodSeconds -}}
+{{- .Values.terminationGracePeriodSeconds -}}
+{{- else if regexMatch "^[0-9]+s$" $drain -}}
+{{- add 5 (trimSuffix "s" $drain) -}}
+{{- else -}}
+{{- fail (printf "terminationGracePeriodSeconds: wanted, in seconds, 5 more than config.intake.shutdown_timeout, which is %s" $drain) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Hosts of all public URLs with their paths, as JSON. */}}
+{{- define "clearfeed-relay.hosts" -}}
+{{- $hosts := dict -}}
+{{- range .Values.config.sources -}}
+{{- $host := regexReplaceAll "^https://([^/:]+).*$" .public_url "${1}" | lower -}}
+{{- $path := regexReplaceAll "^https://[^/]+" .public_url "" | splitList "?" | first -}}
+{{- $_ := set $hosts $host (append (default list (get $hosts $host)) $path) -}}
+{{- end -}}
+{{- toJson $hosts -}}
+{{- end -}}
+
+{{/* Everything that is mounted beside the configuration. */}}
+{{- define "clearfeed-relay.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "clearfeed-relay.fullname" . }}
+{{- range $source, $secret := .Values.signingSecrets }}
+- name: {{ printf "secret-%s" $source | replace "_" "-" | lower | trunc 63 }}
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ $secret.name }}
+          items:
+            - key: {{ default "signing-secret" $secret.key }}
+              path: current
+      # Missing: retired.
+      - secret:
+          name: {{ $secret.name }}
+          optional: true
+          items:
+            - key: {{ default "signing-secret-previous" $secret.previousKey }}
+              path: previous
+{{- end }}
+{{- with .Values.kafkaSecrets }}
+- name: kafka
+  projected:
+    defaultMode: 0440
+    sources:
+    {{- range $property, $secret := . }}
+      - secret:
+          name: {{ $secret.name }}
+          items:
+            - key: {{ $secret.key }}
+              path: {{ $property }}
+    {{- end }}
+{{- end }}
+{{- with .Values.tls.secretName }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
+
+{{- define "clearfeed-relay.mounts" -}}
+- name: config
+  mountPath: {{ include "clearfeed-relay.configFile" . }}
+  subPath: relay.yaml
+  readOnly: true
+{{- range $source, $_ := .Values.signingSecrets }}
+- name: {{ printf "secret-%s" $source | replace "_" "-" | lower | trunc 63 }}
+  mountPath: {{ include "clearfeed-relay.secretsFolder" $ }}/{{ $source }}
+  readOnly: true
+{{- end }}
+{{- if .Values.kafkaSecrets }}
+- name: kafka
+  mountPath: {{ include "clearfeed-relay.kafkaFolder" . }}
+  readOnly: true
+{{- end }}
+{{- if .Values.tls.secretName }}
+- name: tls
+  mountPath: {{ include "clearfeed-relay.tlsFolder" . }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{/* Pod Security, restricted. */}}
+{{- define "clearfeed-relay.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+{{- define "clearfeed-relay.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
