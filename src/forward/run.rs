@@ -59,6 +59,7 @@ pub fn start(
 ) -> Result<JoinHandle<()>, ForwardError> {
     let monitor = Monitor::new(Half::Forward, Arc::clone(&metrics), Arc::clone(&health));
     let takeover = Takeover::new(config.clone(), &monitor, shutdown.clone())?;
+    metrics.forward.inbox_retention.set(config.inbox.retention.as_secs_f64());
     let (jobs, job_receiver) = mpsc::channel();
     let (done_sender, done) = mpsc::channel();
     std::thread::Builder::new()

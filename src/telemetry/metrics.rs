@@ -160,6 +160,8 @@ families! {
             "Ledger offsets still to be read of the partition that is being taken over now; the others wait for their turn.";
         pub window_evictions: Labelled<Eviction, IntCounter> [] = "window_evictions_total",
             "Ids that left the window: by age as promised, by cap too early.";
+        pub inbox_retention: Gauge [] = "inbox_retention_seconds",
+            "Seconds of inbox.retention: what has waited longer is gone.";
         pub records_lost: IntCounter [] = "inbox_records_lost_total",
             "Inbox records that Kafka's retention removed before they were read.";
         pub clock_skew: Gauge [] = "inbox_clock_skew_seconds",
