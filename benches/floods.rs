@@ -175,13 +175,7 @@ fn measure(cluster: &Kafka, name: &str, flood: impl Fn(&Flood<'_>) + Sync) {
     let deployment = Deployment::new("floods", cluster);
     let relay = deployment.relay().up();
     let is_over = AtomicBool::new(false);
-    let looks_signed = deployment.delivery("{}");
-    let head = format!(
-        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nx-cf-signature: {}\r\nx-cf-timestamp: {}\r\n\r\n",
-        1 << 20,
-        looks_signed.signature.unwrap(),
-        looks_signed.timestamp
-    );
+    let head = http::head(PATH, &deployment.delivery("{}"), 1 << 20);
     let (honest, connections) = std::thread::scope(|scope| {
         let flooding = scope.spawn(|| flood(&Flood { relay: &relay, head, is_over: &is_over }));
         pause(UNTIL_THERE);

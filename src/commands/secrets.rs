@@ -112,7 +112,7 @@ fn keyring(files: &[File]) -> Keyring {
 }
 
 /// The secret in a file; none where it is retired, which the first one, in slot 0, cannot be. The error says what was found.
-fn read(path: &Path, slot: usize) -> Result<Option<Secret>, String> {
+pub(crate) fn read(path: &Path, slot: usize) -> Result<Option<Secret>, String> {
     match std::fs::read(path) {
         Ok(content) if slot > 0 && content.trim_ascii().is_empty() => Ok(None),
         Ok(content) => Secret::from_file_content(content).map(Some).map_err(|error| error.to_string()),

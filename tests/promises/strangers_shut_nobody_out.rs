@@ -102,12 +102,7 @@ fn bodies_that_never_end_give_way() {
 
 /// The head of a body that looks signed.
 fn head_of(deployment: &Deployment, length: usize) -> String {
-    let looks_signed = deployment.delivery("{}");
-    let (signature, timestamp) = (looks_signed.signature.unwrap(), looks_signed.timestamp);
-    format!(
-        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\nx-cf-signature: {signature}\r\n\
-         x-cf-timestamp: {timestamp}\r\n\r\n"
-    )
+    http::head(PATH, &deployment.delivery("{}"), length)
 }
 
 /// Whose signature cannot be one is answered before the body is there.

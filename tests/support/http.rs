@@ -28,14 +28,17 @@ pub fn begin(address: SocketAddr, bytes: &[u8]) -> std::io::Result<TcpStream> {
 
 /// A delivery as it is sent, byte by byte.
 pub fn post(path: &str, delivery: &Delivery) -> Vec<u8> {
-    let Delivery { body, signature, timestamp, retry_count, .. } = delivery;
+    [head(path, delivery, delivery.body.len()).as_bytes(), &delivery.body].concat()
+}
+
+/// The head of a delivery that announces a body of this length.
+pub fn head(path: &str, delivery: &Delivery, length: usize) -> String {
+    let Delivery { signature, timestamp, retry_count, .. } = delivery;
     let signature = signature.as_ref().map(ToString::to_string).unwrap_or_default();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nx-cf-signature: {signature}\r\n\
-         x-cf-timestamp: {timestamp}\r\nx-cf-retry-count: {retry_count}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\nx-cf-signature: {signature}\r\n\
+         x-cf-timestamp: {timestamp}\r\nx-cf-retry-count: {retry_count}\r\n\r\n"
+    )
 }
 
 /// Whether the other side closed it: told apart from one that says nothing until the time-out.

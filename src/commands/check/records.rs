@@ -30,9 +30,9 @@ pub(super) fn check(config: &Config) -> anyhow::Result<[Check; 2]> {
     Ok([
         told(
             PARTITIONS,
-            newest(&reader, config.ledger.topic.as_str()).map(|found| partitions(config, &found)),
+            newest(&reader, config.ledger.topic.as_str()).map(|newest| partitions(config, newest.as_ref())),
         ),
-        told(CLOCKS, newest(&reader, config.inbox.topic.as_str()).map(|found| clocks(&found))),
+        told(CLOCKS, newest(&reader, config.inbox.topic.as_str()).map(|newest| clocks(newest.as_ref()))),
     ])
 }
 
@@ -40,12 +40,9 @@ const PARTITIONS: &str = "inbox partitions";
 const CLOCKS: &str = "clocks";
 
 /// With another number than the ledger was written for, keys stand in other partitions than their ids are remembered in.
-fn partitions(config: &Config, ledger: &[OwnedMessage]) -> Check {
+fn partitions(config: &Config, newest: Option<&OwnedMessage>) -> Check {
     let configured = config.inbox.partitions;
-    let mut newest: Vec<_> =
-        ledger.iter().filter_map(|record| Some((record.timestamp().to_millis()?, record))).collect();
-    newest.sort_by_key(|(written_ms, _)| *written_ms);
-    let Some((_, record)) = newest.last() else {
+    let Some(record) = newest else {
         return Check::ok(PARTITIONS, format!("{configured}; the ledger is empty"));
     };
     let format = header_of(record, header::FORMAT);
@@ -65,13 +62,9 @@ fn partitions(config: &Config, ledger: &[OwnedMessage]) -> Check {
 
 /// Intake's clock, in what it said of the newest delivery, against the broker's, in when it was appended; and ours, which
 /// cannot be before that.
-fn clocks(inbox: &[OwnedMessage]) -> Check {
-    let appended = |record: &OwnedMessage| Timestamp::from_millisecond(record.timestamp().to_millis()?).ok();
-    let newest = inbox
-        .iter()
-        .filter_map(|record| Some((appended(record)?, record)))
-        .max_by_key(|(appended, _)| *appended);
-    let Some((appended, record)) = newest else { return Check::ok(CLOCKS, "the inbox is empty") };
+fn clocks(newest: Option<&OwnedMessage>) -> Check {
+    let Some(record) = newest else { return Check::ok(CLOCKS, "the inbox is empty") };
+    let appended = Timestamp::from_millisecond(appended_ms(record)).unwrap_or_default();
     let ahead = appended.duration_since(Timestamp::now());
     if ahead > MAX_SKEW {
         return Check::wrong(
@@ -95,12 +88,17 @@ fn clocks(inbox: &[OwnedMessage]) -> Check {
     }
 }
 
+/// 0 where the broker does not say: older than all others.
+fn appended_ms(record: &OwnedMessage) -> i64 {
+    record.timestamp().to_millis().unwrap_or_default()
+}
+
 fn header_of<'a>(record: &'a OwnedMessage, name: &str) -> Option<&'a [u8]> {
     record.headers()?.iter().find(|found| found.key == name)?.value
 }
 
-/// The newest record of each partition that has one, without a member of the group.
-fn newest(reader: &BaseConsumer, topic: &str) -> Result<Vec<OwnedMessage>, KafkaError> {
+/// The newest record of a topic, if there is one; without becoming a member of the group.
+fn newest(reader: &BaseConsumer, topic: &str) -> Result<Option<OwnedMessage>, KafkaError> {
     let metadata = reader.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
     let (mut assignment, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
     for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
@@ -135,5 +133,5 @@ fn newest(reader: &BaseConsumer, topic: &str) -> Result<Vec<OwnedMessage>, Kafka
             Some(Err(_)) | None => {}
         }
     }
-    Ok(newest.into_values().collect())
+    Ok(newest.into_values().max_by_key(appended_ms))
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::{configuration, exit};
 use capture::Capture;
-use search::{Cause, Space, Variant};
+use search::{Cause, Signer, Space, Variant};
 
 /// What was captured, and with what to judge it.
 #[derive(Debug, clap::Args)]
@@ -239,27 +239,23 @@ fn explain(
     let signature =
         Signature::from_hex(bytes(header::SIGNATURE)).context("X-CF-Signature has 64 hex digits")?;
     let sources = by_relevance(config, capture);
-    let spaces: Vec<_> = sources
-        .iter()
-        .map(|(name, source)| {
-            let public_url = arguments.url.as_ref().unwrap_or(&source.public_url);
-            Space {
-                secrets: variants::secrets(config, name),
-                urls: variants::urls(config, public_url, name, capture),
-                verbs: vec![
-                    Variant::as_is("POST"),
-                    Variant::mistake("post", "signed over a lower-case verb", "sign POST"),
-                ],
-                bodies: json::variants(&capture.body),
-                timestamps: variants::timestamps(bytes(header::TIMESTAMP)),
-            }
-        })
-        .collect();
-    let (found, tried) = search::find(&spaces, &signature);
-    let is_told = |causes: &[Cause]| causes.iter().any(|cause| cause.change.contains(TIMESTAMP));
-    if let Some((index, found)) = found {
+    let signers = sources.iter().map(|(name, source)| Signer {
+        secrets: variants::secrets(config, name),
+        urls: variants::urls(config, arguments.url.as_ref().unwrap_or(&source.public_url), name, capture),
+    });
+    let space = Space {
+        signers: signers.collect(),
+        verbs: vec![
+            Variant::as_is("POST"),
+            Variant::mistake("post", "signed over a lower-case verb", "sign POST"),
+        ],
+        bodies: json::variants(&capture.body),
+        timestamps: variants::timestamps(bytes(header::TIMESTAMP)),
+    };
+    let (found, tried) = space.find(&signature);
+    if let Some(found) = found {
         let mut causes = found.causes;
-        if refusal == Refusal::MalformedTimestamp && !is_told(&causes) {
+        if refusal == Refusal::MalformedTimestamp && !found.tells_timestamp {
             let change = format!(
                 "it was signed like this: the sender is not ClearFeed, or ClearFeed sends another {TIMESTAMP} now; ask them"
             );
@@ -267,7 +263,7 @@ fn explain(
         }
         let text = format!("explained, over the {}", found.form.as_str());
         return Ok(Verdict {
-            source: Some(sources[index].0.clone()),
+            source: Some(sources[found.signer].0.clone()),
             tried,
             ..refused(refusal, &text, causes)
         });

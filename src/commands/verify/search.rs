@@ -47,45 +47,61 @@ impl Url {
     }
 }
 
-/// All that is tried for one source.
+/// All that is tried.
 pub(super) struct Space {
-    pub(super) secrets: Vec<Variant<Secret>>,
-    pub(super) urls: Vec<Variant<Url>>,
+    /// Of several that explain the signature equally well the first counts.
+    pub(super) signers: Vec<Signer>,
     pub(super) verbs: Vec<Variant<&'static str>>,
     pub(super) bodies: Vec<Variant<Vec<u8>>>,
     pub(super) timestamps: Vec<Variant<Vec<u8>>>,
 }
 
+/// What differs from source to source.
+pub(super) struct Signer {
+    pub(super) secrets: Vec<Variant<Secret>>,
+    pub(super) urls: Vec<Variant<Url>>,
+}
+
 /// What gave the signature.
 pub(super) struct Found {
+    /// Index of the signer.
+    pub(super) signer: usize,
     pub(super) form: UrlForm,
+    /// Whether a cause is about the timestamp.
+    pub(super) tells_timestamp: bool,
     pub(super) causes: Vec<Cause>,
 }
 
 /// More mistakes at once than these are not looked for: the search would take minutes, and they are not made.
 const MAX_MISTAKES: usize = 3;
 
-/// The space whose fewest mistakes explain the signature, of several the first; and how many signatures were tried.
-pub(super) fn find(spaces: &[Space], signature: &Signature) -> (Option<(usize, Found)>, usize) {
-    let mut tried = 0;
-    let found = (0..=MAX_MISTAKES).find_map(|mistakes| {
-        let mut spaces = spaces.iter().enumerate();
-        spaces.find_map(|(index, space)| Some((index, space.find_with(mistakes, signature, &mut tried)?)))
-    });
-    (found, tried)
-}
-
 impl Space {
-    fn find_with(&self, mistakes: usize, signature: &Signature, tried: &mut usize) -> Option<Found> {
+    /// The fewest mistakes that explain the signature; and how many signatures were tried.
+    pub(super) fn find(&self, signature: &Signature) -> (Option<Found>, usize) {
+        let mut tried = 0;
+        let found = (0..=MAX_MISTAKES).find_map(|mistakes| {
+            (0..self.signers.len()).find_map(|signer| self.find_with(mistakes, signer, signature, &mut tried))
+        });
+        (found, tried)
+    }
+
+    fn find_with(
+        &self,
+        mistakes: usize,
+        signer: usize,
+        signature: &Signature,
+        tried: &mut usize,
+    ) -> Option<Found> {
+        let Signer { secrets, urls } = &self.signers[signer];
         let lines = || {
             let verbs_of = |url| self.verbs.iter().map(move |verb| (url, verb));
             let forms_of = |(url, verb)| UrlForm::ALL.into_iter().map(move |form| (url, verb, form));
-            self.urls.iter().flat_map(verbs_of).flat_map(forms_of)
+            urls.iter().flat_map(verbs_of).flat_map(forms_of)
         };
         let rests = || {
             self.bodies.iter().flat_map(|body| self.timestamps.iter().map(move |timestamp| (body, timestamp)))
         };
-        for secret in &self.secrets {
+        for secret in secrets {
             for (url, verb, form) in lines() {
                 for (body, timestamp) in rests() {
                     let causes = [&secret.cause, &url.cause, &verb.cause, &body.cause, &timestamp.cause];
@@ -97,7 +113,13 @@ impl Space {
                     let (verb, url) = (verb.value, url.value.form(form));
                     let message = SignedMessage { verb, url, body: &body.value, timestamp: &timestamp.value };
                     if secret.value.verifies(&message, signature) {
-                        return Some(Found { form, causes: causes.cloned().collect() });
+                        let tells_timestamp = timestamp.cause.is_some();
+                        return Some(Found {
+                            signer,
+                            form,
+                            tells_timestamp,
+                            causes: causes.cloned().collect(),
+                        });
                     }
                 }
             }

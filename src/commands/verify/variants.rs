@@ -7,16 +7,16 @@ use base64ct::{Base64, Encoding};
 use clearfeed_relay::config::{Config, Source};
 use clearfeed_relay::domain::delivery::HeaderValue;
 use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret, SignedUrl};
-
 use zeroize::Zeroizing;
 
 use super::capture::Capture;
 use super::search::{Cause, Url, Variant};
+use crate::commands::secrets;
 
 /// The secrets of a source as the relay would have them now.
 pub(super) fn in_force(source: &Source) -> Vec<Secret> {
-    let contents = source.signing_secret_files.iter().filter_map(|file| std::fs::read(file).ok());
-    contents.filter_map(|content| Secret::from_file_content(content).ok()).collect()
+    let files = source.signing_secret_files.iter().enumerate();
+    files.filter_map(|(slot, file)| secrets::read(file, slot).ok()?).collect()
 }
 
 /// The secrets of a source that are in force; then what may have been meant by what stands in the files, its own and those of
@@ -44,11 +44,7 @@ pub(super) fn secrets(config: &Config, source: &str) -> Vec<Variant<Secret>> {
 /// Secrets that have to be there and are not, or cannot be used: nothing could be tried with them.
 pub(super) fn unreadable(config: &Config) -> Vec<Cause> {
     let files = config.sources.values().filter_map(|source| source.signing_secret_files.first());
-    let problem = |file: &Path| match std::fs::read(file) {
-        Ok(content) => Secret::from_file_content(content).err().map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
-    };
-    let told = files.filter_map(|file| Some((file.display(), problem(file)?)));
+    let told = files.filter_map(|file| Some((file.display(), secrets::read(file, 0).err()?)));
     told.map(|(file, problem)| Cause {
         found: format!("nothing could be tried with {file}: {problem}"),
         change: format!("save the signing secret in {file}"),
