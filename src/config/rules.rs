@@ -177,8 +177,7 @@ impl Rules<'_> {
             if self.unreadable.contains(&key.to_string()) {
                 continue;
             }
-            let path = source.public_url.path_and_query();
-            let path = path.split_once('?').map_or(path, |(path, _)| path);
+            let path = source.public_url.path();
             if let Some(other) = seen.get(path) {
                 self.require(false, &[&key], format!("another path than that of {other}"));
             } else {

@@ -180,6 +180,12 @@ impl SignedUrl {
         &authority[..port.unwrap_or(authority.len())]
     }
 
+    /// The path alone: what tells sources apart.
+    pub fn path(&self) -> &str {
+        let path = self.path_and_query();
+        path.split_once('?').map_or(path, |(path, _)| path)
+    }
+
     /// Path and query, as a request line carries them.
     pub fn path_and_query(&self) -> &str {
         &self.whole[self.path_start..]

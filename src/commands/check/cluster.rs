@@ -36,8 +36,9 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         Err(reasons) => {
             let wanted = "wanted kafka.bootstrap_servers and kafka.properties that reach it";
             checks.push(Check::wrong("kafka", format!("{servers}: {reasons}; {wanted}")));
-            let rest = ["topics", "durability", "permissions", "inbox partitions", "clocks"];
-            checks.extend(rest.map(|subject| Check::skipped(subject, "Kafka was not reached")));
+            let forward: &[_] = if config.role.has_forward() { &records::SUBJECTS } else { &[] };
+            let rest = ["topics", "durability", "permissions"].iter().chain(forward);
+            checks.extend(rest.map(|subject| Check::skipped(*subject, "Kafka was not reached")));
             return Ok(false);
         }
     }
@@ -79,6 +80,8 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         let own = [&config.ledger.topic, &config.inbox.topic];
         if own.iter().all(|topic| names.contains(topic.as_str())) {
             checks.extend(records::check(config)?);
+        } else {
+            checks.extend(records::SUBJECTS.map(|subject| Check::skipped(subject, "a topic is missing")));
         }
     }
     Ok(true)

@@ -38,6 +38,8 @@ pub(super) fn check(config: &Config) -> anyhow::Result<[Check; 2]> {
 
 const PARTITIONS: &str = "inbox partitions";
 const CLOCKS: &str = "clocks";
+/// What is looked at here.
+pub(super) const SUBJECTS: [&str; 2] = [PARTITIONS, CLOCKS];
 
 /// With another number than the ledger was written for, keys stand in other partitions than their ids are remembered in.
 fn partitions(config: &Config, newest: Option<&OwnedMessage>) -> Check {

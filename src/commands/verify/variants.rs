@@ -137,10 +137,9 @@ pub(super) fn urls(
 /// Whether the relay could have this URL, and would then take what was asked for.
 fn could_be_served(config: &Config, url: &str, source: &str, asked: Option<&str>) -> bool {
     SignedUrl::parse(url).is_ok_and(|url| {
-        let path = url.path_and_query();
         let mut others = config.sources.iter().filter(|(name, _)| *name != source);
-        asked.is_none_or(|asked| asked == path)
-            && others.all(|(_, other)| other.public_url.path_and_query() != path)
+        asked.is_none_or(|asked| asked == url.path_and_query())
+            && others.all(|(_, other)| other.public_url.path() != url.path())
     })
 }
 
