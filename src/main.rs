@@ -20,6 +20,8 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Check the configuration, its files, and Kafka: a table with what is wrong and how to repair it
     Check(commands::check::Arguments),
+    /// Ask the relay on this machine whether it is ready: for containers and scripts
+    Health(commands::health::Arguments),
     /// Show the whole path of an event in one process, without a Kafka
     Demo(commands::demo::Arguments),
     /// Play ClearFeed against any URL: pings, signed events, redeliveries
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Serve(arguments) => commands::serve::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Health(arguments) => commands::health::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(*arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),

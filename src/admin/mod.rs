@@ -1,6 +1,8 @@
 //! The side port: metrics, health and status, for Prometheus, the kubelet and people. Never for the internet: the
 //! intake port serves none of it.
 
+mod chart;
+mod page;
 mod paths;
 
 use std::convert::Infallible;
@@ -28,6 +30,8 @@ const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed accept, which mostly means that file descriptors ran out; at once again would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// So often the counters of the last hour are looked at: a minute of it is right to this.
+const MARK_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`, which should come last of all: `/readyz` says that the process drains while it does.
 /// Connections that are open then are closed at once.
@@ -54,7 +58,17 @@ pub async fn serve(
             }
         }
     };
-    shutdown.run_until_cancelled(accepting).await;
+    let marking = async {
+        let mut every = tokio::time::interval(MARK_EVERY);
+        loop {
+            every.tick().await;
+            health.mark(&metrics);
+        }
+    };
+    let serving = async {
+        tokio::join!(accepting, marking);
+    };
+    shutdown.run_until_cancelled(serving).await;
 }
 
 async fn connection(
@@ -86,9 +100,10 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::config::Role;
+    use crate::config::{Role, Setting};
     use crate::telemetry::health::{FORWARD_SILENCE_LIMIT, Identity};
-    use crate::telemetry::labels::{Concern, HeldReason};
+    use crate::telemetry::labels::{Concern, HeldReason, Outcome};
+    use crate::telemetry::recent::Recent;
     use crate::telemetry::status::{Durable, ForwardStatus, PartitionState, PartitionStatus, SourceIdentity};
 
     struct Admin {
@@ -108,8 +123,14 @@ mod tests {
             public_url: "https://hooks.example.com/events".into(),
             topic: "clearfeed.{type}".into(),
         };
-        let identity = Identity { role, config_hash: "abc".into(), sources: vec![source] };
-        let health = Arc::new(Health::new(identity));
+        let setting = Setting {
+            key: "kafka.properties.\"<b>\"".into(),
+            value: "<script>alert(1)</script>".into(),
+            whence: "the default".into(),
+        };
+        let identity =
+            Identity { role, config_hash: "abc".into(), sources: vec![source], settings: vec![setting] };
+        let health = Arc::new(Health::new(identity, Recent::default()));
         let shutdown = CancellationToken::new();
         let serving =
             tokio::spawn(serve(listener, Arc::clone(&metrics), Arc::clone(&health), shutdown.clone()));
@@ -199,6 +220,34 @@ mod tests {
         assert_eq!(owned["state"], "held");
         assert_eq!(owned["reason"], "ledger_gone");
         assert_eq!(owned["since"], "1970-01-01T00:00:00Z");
+    }
+
+    #[tokio::test]
+    async fn the_page_says_what_status_says_and_runs_nothing() {
+        let admin = admin(Role::All).await;
+        admin.health.mark(&admin.metrics);
+        admin.health.intake().clear(Concern::Starting);
+        admin.health.forward().clear(Concern::Starting);
+        admin.health.update_kafka(|kafka| kafka.durable = Durable::Yes);
+        let main = admin.metrics.source("main").unwrap();
+        admin.metrics.answered(Some(main), Outcome::Accepted, Duration::ZERO);
+        let (head, body) = admin.ask("GET", "/").await;
+        assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
+        assert!(head.contains("content-security-policy: default-src 'none'; style-src 'sha256-"), "{head}");
+        assert!(body.contains("<strong>Healthy</strong>"), "{body}");
+        assert!(body.contains("1 accepted") && body.contains("Nobody since the start."), "{body}");
+        assert!(
+            body.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !body.contains("<script"),
+            "{body}"
+        );
+        assert!(!body.contains("style=\""), "the policy would not let it in: {body}");
+
+        let detail = "no answer from kafka:9092";
+        admin.health.intake().set(Concern::KafkaUnreachable, detail);
+        admin.metrics.answered(Some(main), Outcome::Unavailable, Duration::ZERO);
+        let (_, body) = admin.ask("GET", "/").await;
+        assert!(body.contains("<strong>Not ready</strong>") && body.contains(detail), "{body}");
+        assert!(body.contains("<td>unavailable</td>"), "{body}");
     }
 
     #[tokio::test]

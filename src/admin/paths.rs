@@ -4,10 +4,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 
+use super::page;
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Reason;
@@ -17,12 +21,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus's text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const INDEX: &str = "clearfeed-relay
-/metrics  metrics for Prometheus
-/livez    200 while the process can make progress
-/readyz   200 while deliveries are kept, or, without an intake, partitions forwarded or waited for
-/status   the state of this process, as JSON
-";
+const HTML: &str = "text/html; charset=utf-8";
 
 /// Answers a request. Reading is all that can be done here.
 pub(super) fn answer(
@@ -37,7 +36,7 @@ pub(super) fn answer(
         return only_reading();
     }
     match path {
-        "/" => text(StatusCode::OK, TEXT, INDEX.to_owned()),
+        "/" => html(page::render(&health.status(metrics, now))),
         "/metrics" => text(StatusCode::OK, METRICS, rendered(metrics, health)),
         "/livez" => livez(health, now),
         "/readyz" => readyz(health),
@@ -83,6 +82,15 @@ fn readyz(health: &Health) -> Response<Full<Bytes>> {
     } else {
         json(StatusCode::SERVICE_UNAVAILABLE, &Probe { status: "not ready", reasons })
     }
+}
+
+fn html(page: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, HTML, page);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY.clone());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {

@@ -17,6 +17,7 @@ use clearfeed_relay::domain::signature::{Keyring, Secret};
 use clearfeed_relay::simulator::{self, Client, Delivery, Events, Observer, Settings, Target, unix_seconds};
 use clearfeed_relay::telemetry::labels::{Label, RecordOutcome};
 use clearfeed_relay::telemetry::logs;
+use clearfeed_relay::telemetry::recent::Recent;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::mocking::MockCluster;
@@ -58,13 +59,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let cluster = MockCluster::new(1).context("no embedded broker")?;
     let config = configuration(&cluster.bootstrap_servers())?;
-    logs::init(&config.telemetry)?;
+    let recent = logs::init(&config.telemetry)?;
     for topic in [&config.inbox.topic, &config.ledger.topic, &config.forward.dead_letter_topic] {
         cluster.create_topic(topic.as_str(), PARTITIONS, 1)?;
     }
     cluster.create_topic(EVENT_TOPIC, PARTITIONS, 1)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-    let is_once = runtime.block_on(show(config, arguments))?;
+    let is_once = runtime.block_on(show(config, arguments, recent))?;
     Ok(if is_once { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
@@ -106,13 +107,13 @@ struct Sent {
     accepted: u64,
 }
 
-async fn show(config: Config, arguments: &Arguments) -> anyhow::Result<bool> {
+async fn show(config: Config, arguments: &Arguments, recent: Recent) -> anyhow::Result<bool> {
     let secret = Secret::new(SECRET)?;
     let bootstrap_servers = config.kafka.bootstrap_servers.clone();
     let signed_url = config.sources["main"].public_url.clone();
     let keyring = Keyring::new(vec![Some(secret.clone())]);
     let keyrings = BTreeMap::from([("main".to_owned(), Arc::new(ArcSwap::from_pointee(keyring)))]);
-    let mut relay = Relay::listen(config, keyrings, None).await?;
+    let mut relay = Relay::listen(config, keyrings, None, recent).await?;
     relay.open().await?;
     let intake = relay.addresses.intake.context("the demo's relay has an intake")?;
     let target = Target::parse(&format!("http://{intake}{}", signed_url.path_and_query()))

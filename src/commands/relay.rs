@@ -13,6 +13,7 @@ use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::{Concern, Half};
 use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::recent::Recent;
 use clearfeed_relay::telemetry::status::SourceIdentity;
 use clearfeed_relay::{admin, forward};
 use tokio::net::TcpListener;
@@ -56,13 +57,14 @@ impl Relay {
         config: Config,
         keyrings: BTreeMap<String, SharedKeyring>,
         certificate: Option<Arc<Certificate>>,
+        recent: Recent,
     ) -> anyhow::Result<Self> {
         let slots = |(name, keyring): (&String, &SharedKeyring)| (name.clone(), keyring.load().slots());
         let slots: Vec<_> = keyrings.iter().map(slots).collect();
         let slots = slots.iter().map(|(name, slots)| (name.as_str(), *slots));
         let metrics =
             Arc::new(Metrics::new(slots, config.role, &config.hash, &config.forward.transactional_id)?);
-        let health = Arc::new(Health::new(identity(&config)));
+        let health = Arc::new(Health::new(identity(&config), recent));
         let admin = bind(config.admin.listen, "admin.listen").await?;
         let mut addresses = Addresses { intake: None, admin: admin.local_addr()? };
         tokio::spawn(admin::serve(
@@ -179,6 +181,7 @@ fn identity(config: &Config) -> Identity {
         role: config.role,
         config_hash: config.hash.clone(),
         sources: config.sources.iter().map(source).collect(),
+        settings: config.settings.clone(),
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::certificate::CertificateFiles;
 use super::relay::{Addresses, Relay, blocking};
 use super::secrets::SecretFiles;
-use super::{configuration, descriptors, exit, reload};
+use super::{configuration, descriptors, exit, reload, supervisor};
 
 /// The first pause before topics are looked at again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         problems
     })?;
-    logs::init(&config.telemetry)?;
+    let recent = logs::init(&config.telemetry)?;
     descriptors::raise_limit(&mut config);
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let ended = runtime.block_on(async {
@@ -63,11 +63,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         // Supervisors and log rotators send SIGHUP, and its default would end the process without a drain.
         let hangup = signal(SignalKind::hangup())?;
         let in_force = certificate.as_ref().map(CertificateFiles::certificate);
-        let relay = Relay::listen(config, secrets.keyrings(), in_force).await?;
+        let relay = Relay::listen(config, secrets.keyrings(), in_force, recent).await?;
         let (metrics, health) = (Arc::clone(&relay.metrics), Arc::clone(&relay.health));
         if let Some(certificate) = &certificate {
             certificate.observe(&metrics);
         }
+        tokio::spawn(supervisor::run(Arc::clone(&health)));
         tokio::spawn(reload::run(secrets, certificate, metrics, health, hangup));
         let Addresses { intake, admin } = relay.addresses;
         let (version, role) = (env!("CARGO_PKG_VERSION"), relay.config.role.as_str());
@@ -92,6 +93,7 @@ async fn serve(mut relay: Relay, mut signals: Signals) -> anyhow::Result<()> {
         signals.received().await;
     }
     tracing::info!("told to stop: draining");
+    supervisor::stopping();
     tokio::select! {
         drained = relay.drain() => drained,
         () = signals.received() => {

@@ -13,7 +13,7 @@ use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::values::HOSTNAME_PLACEHOLDER;
 use super::{
-    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Source, Telemetry, TlsFiles,
+    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Telemetry, TlsFiles,
     environment, rules,
 };
 use crate::domain::route::Routes;
@@ -69,21 +69,24 @@ pub(super) fn read(
         let path = KeyPath::of(keys::TRANSACTIONAL_ID.row.path, "");
         reading.object(&path, "an id without {hostname}: this machine's name is not known");
     }
+    let settings = reading.settings();
     let mut problems = reading.finish();
     if let Some(config) = &config {
         problems.0.extend(further(config, file));
     }
     match config {
         Some(config) if problems.0.is_empty() => {
-            Ok(finished(config, hostname.as_deref().unwrap_or_default()))
+            Ok(finished(config, settings, hostname.as_deref().unwrap_or_default()))
         }
         _ => Err(problems),
     }
 }
 
-/// Fills in the hostname.
-fn finished(mut config: Config, hostname: &str) -> Config {
+/// Fills in what follows from the rest, and the hostname.
+fn finished(mut config: Config, settings: Vec<Setting>, hostname: &str) -> Config {
+    // Before the settings are there: where a value came from makes no difference.
     config.hash = hash(&config);
+    config.settings = settings;
     config.forward.transactional_id = config.forward.transactional_id.replace(HOSTNAME_PLACEHOLDER, hostname);
     config
 }
@@ -123,6 +126,7 @@ fn config(reading: &mut Reading, role_override: Option<Role>) -> Option<Config> 
         },
         dedup: Dedup { window: reading.take(&keys::WINDOW)?, max_ids: reading.take(&keys::MAX_IDS)? },
         telemetry: Telemetry { log: reading.take(&keys::LOG)?, log_format: reading.take(&keys::LOG_FORMAT)? },
+        settings: Vec::new(),
         hash: String::new(),
     })
 }

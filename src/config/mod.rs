@@ -90,9 +90,22 @@ pub struct Config {
     pub dedup: Dedup,
     /// Logs.
     pub telemetry: Telemetry,
+    /// Every key, as it may be shown: for the status page.
+    pub settings: Vec<Setting>,
     /// SHA-256 of the settings as meant, without secrets' contents: replicas that differ show it in
     /// `/status`.
     pub hash: String,
+}
+
+/// A key with its value as written, or its default.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Setting {
+    /// `section.key`.
+    pub key: String,
+    /// What may be a secret is `…`.
+    pub value: String,
+    /// A file, a variable, or `the default`.
+    pub whence: String,
 }
 
 /// `[intake]`

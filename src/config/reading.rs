@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Setting;
 use super::document::{KeyPath, Leaves, Step};
 use super::environment;
 use super::keys::{self, Fallback, Key, Row, Shape};
@@ -23,8 +24,8 @@ pub(super) struct Reading {
     leaves: Leaves,
     /// Only variables with the prefix.
     environment: BTreeMap<String, String>,
-    /// Of all keys that were asked for: the value as it may be shown, and where it came from.
-    settings: BTreeMap<KeyPath, (String, String)>,
+    /// Of all keys that were asked for: the text, if any, and where it came from.
+    settings: BTreeMap<KeyPath, (Option<String>, String)>,
     problems: Vec<Problem>,
 }
 
@@ -82,22 +83,19 @@ impl Reading {
     }
 
     fn read<T>(&mut self, key: &Key<T>, path: &KeyPath, text: Option<String>, whence: String) -> Option<T> {
-        let shown = match &text {
-            Some(_) if path.last_name().is_some_and(is_secret) => "…".to_owned(),
-            // Before the @ of a URL stands a password.
-            Some(text) if text.contains("://") && text.contains('@') => "a URL with an @".to_owned(),
-            Some(text) => format!("{text:?}"),
-            None => "nothing".to_owned(),
-        };
-        self.settings.insert(path.clone(), (shown, whence));
+        self.settings.insert(path.clone(), (text.clone(), whence));
         let value = text.map_or(Err(key.row.wanted), |text| key.kind.parse(&text));
         value.map_err(|wanted| self.object(path, wanted)).ok()
     }
 
     /// Notes that the value at `path` will not do, whatever else was said about it.
     pub(super) fn object(&mut self, path: &KeyPath, wanted: impl Into<String>) {
-        let nothing = || ("nothing".to_owned(), self.file.clone());
-        let (found, whence) = self.settings.get(path).cloned().unwrap_or_else(nothing);
+        let nothing = || (None, self.file.clone());
+        let (text, whence) = self.settings.get(path).cloned().unwrap_or_else(nothing);
+        let found = text.map_or_else(
+            || "nothing".to_owned(),
+            |text| hidden(path, &text).map_or_else(|| format!("{text:?}"), str::to_owned),
+        );
         self.problems.push(Problem { key: path.to_string(), found, wanted: wanted.into(), whence });
     }
 
@@ -117,6 +115,16 @@ impl Reading {
             .collect()
     }
 
+    /// Every key that was asked for and has a value, with that value as it may be shown.
+    pub(super) fn settings(&self) -> Vec<Setting> {
+        let setting = |(path, (text, whence)): (&KeyPath, &(Option<String>, String))| {
+            let text = text.as_ref().filter(|text| !text.is_empty())?;
+            let value = hidden(path, text).unwrap_or(text).to_owned();
+            Some(Setting { key: path.to_string(), value, whence: whence.clone() })
+        };
+        self.settings.iter().filter_map(setting).collect()
+    }
+
     /// All problems, and with them everything written that no key took.
     pub(super) fn finish(mut self) -> Problems {
         for (path, text) in std::mem::take(&mut self.leaves) {
@@ -134,6 +142,16 @@ impl Reading {
             self.problems.push(Problem { key: variable.clone(), found, wanted, whence: variable });
         }
         Problems(self.problems)
+    }
+}
+
+/// What stands for a value that must not be shown.
+fn hidden(path: &KeyPath, text: &str) -> Option<&'static str> {
+    if path.last_name().is_some_and(is_secret) {
+        Some("…")
+    } else {
+        // Before the @ of a URL stands a password.
+        (text.contains("://") && text.contains('@')).then_some("a URL with an @")
     }
 }
 

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use super::history::History;
 use super::labels::{Concern, Half, Label};
 use super::metrics::Metrics;
+use super::recent::Recent;
 use super::status::{
     ForwardHalf, ForwardStatus, IntakeStatus, KafkaStatus, Reason, ReloadStatus, SourceIdentity,
     SourceStatus, Status,
 };
-use crate::config::Role;
+use crate::config::{Role, Setting};
 
 /// A forward thread that did not come round for so long is stuck. Its longest honest round, in an outage of Kafka, is
 /// 55 s: 20 s for a topic that is asked for and created, 10 s for the offsets at the begin, 15 s for the
@@ -36,6 +38,8 @@ pub struct Identity {
     pub config_hash: String,
     /// In the order of their names.
     pub sources: Vec<SourceIdentity>,
+    /// As they may be shown.
+    pub settings: Vec<Setting>,
 }
 
 /// Shared by the halves, which write, and the admin port, which reads.
@@ -51,11 +55,13 @@ pub struct Health {
     forward_status: ArcSwap<ForwardStatus>,
     kafka_status: ArcSwap<KafkaStatus>,
     reload_status: ArcSwap<ReloadStatus>,
+    history: History,
+    recent: Recent,
 }
 
 impl Health {
     /// A process that starts now: alive, and not ready before each half has cleared [`Concern::Starting`].
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: Identity, recent: Recent) -> Self {
         Self {
             identity,
             started: Timestamp::now(),
@@ -66,7 +72,16 @@ impl Health {
             forward_status: ArcSwap::default(),
             kafka_status: ArcSwap::default(),
             reload_status: ArcSwap::default(),
+            history: History::default(),
+            recent,
         }
+    }
+
+    /// Of a process that serves nobody: only for what clients of Kafka report.
+    pub fn apart(role: Role) -> Self {
+        let identity =
+            Identity { role, config_hash: String::new(), sources: Vec::new(), settings: Vec::new() };
+        Self::new(identity, Recent::default())
     }
 
     /// Which halves run in this process.
@@ -136,10 +151,19 @@ impl Health {
         KafkaStatus::clone(&self.kafka_status.load())
     }
 
+    /// Keeps what was counted so far, for the last hour of [`Health::status`]: to be called at least once a minute.
+    pub fn mark(&self, metrics: &Metrics) {
+        self.history.mark(Timestamp::now(), &metrics.tally());
+    }
+
     /// What `/status` says now.
     pub fn status(&self, metrics: &Metrics, now: Instant) -> Status {
-        let Identity { role, config_hash, sources } = &self.identity;
-        let kafka = self.kafka();
+        let Identity { role, config_hash, sources, settings } = &self.identity;
+        let (kafka, time) = (self.kafka(), Timestamp::now());
+        let intake = || {
+            let (last_hour, refused) = self.history.last_hour(time, &metrics.tally());
+            IntakeStatus { reasons: self.intake.reasons(), last_hour, refused }
+        };
         let forward = || ForwardHalf {
             reasons: self.forward.reasons(),
             status: ForwardStatus::clone(&self.forward_status.load()),
@@ -149,6 +173,7 @@ impl Health {
             last_accepted: metrics.source(&identity.name).and_then(|source| source.last_accepted()),
         };
         Status {
+            time,
             version: env!("CARGO_PKG_VERSION"),
             role: role.as_str(),
             config_hash: config_hash.clone(),
@@ -160,8 +185,10 @@ impl Health {
             reload: ReloadStatus::clone(&self.reload_status.load()),
             sources: sources.iter().map(source).collect(),
             kafka,
-            intake: role.has_intake().then(|| IntakeStatus { reasons: self.intake.reasons() }),
+            intake: role.has_intake().then(intake),
             forward: role.has_forward().then(forward),
+            logged: self.recent.logged(),
+            configuration: settings.clone(),
         }
     }
 }
@@ -235,14 +262,10 @@ impl Concerns {
 mod tests {
     use super::*;
 
-    fn health(role: Role) -> Health {
-        Health::new(Identity { role, config_hash: String::new(), sources: Vec::new() })
-    }
-
     #[test]
     fn with_an_intake_intake_alone_decides() {
         for (role, intake_decides) in [(Role::All, true), (Role::Intake, true), (Role::Forward, false)] {
-            let health = health(role);
+            let health = Health::apart(role);
             assert!(!health.readiness().are_none());
             health.intake().clear(Concern::Starting);
             assert_eq!(health.readiness().are_none(), intake_decides, "{role:?}");
@@ -255,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_concern_is_open_until_it_is_cleared() {
-        let health = health(Role::Intake);
+        let health = Health::apart(Role::Intake);
         let intake = health.intake();
         intake.clear(Concern::Starting);
         intake.set(Concern::Topics, "clearfeed.inbox is missing");
@@ -276,7 +299,7 @@ mod tests {
 
     #[test]
     fn silence_counts_from_the_first_beat_on() {
-        let health = health(Role::Forward);
+        let health = Health::apart(Role::Forward);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(health.stuck_for(after(3600)), None, "the start may wait for Kafka");

@@ -6,8 +6,10 @@ use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::recent::Recent;
 use crate::config::{LogFormat, Telemetry};
 
 /// Why there are no logs.
@@ -28,16 +30,19 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// Sets the process's logs up, librdkafka's among them. To be called once, by the program.
-pub fn init(settings: &Telemetry) -> Result<(), LogError> {
-    subscriber(settings, io::stderr().is_terminal(), io::stderr)?.try_init()?;
-    Ok(())
+/// Sets the process's logs up, librdkafka's among them; gives what keeps the last warnings and errors. To be called once,
+/// by the program.
+pub fn init(settings: &Telemetry) -> Result<Recent, LogError> {
+    let recent = Recent::default();
+    subscriber(settings, io::stderr().is_terminal(), io::stderr, recent.clone())?.try_init()?;
+    Ok(recent)
 }
 
 fn subscriber<W>(
     settings: &Telemetry,
     is_terminal: bool,
     writer: W,
+    recent: Recent,
 ) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -52,9 +57,10 @@ where
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     Ok(if is_json {
         // Fields stand beside `message`, where log stores look for them, and not one level below.
-        Box::new(logs.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+        let logs = logs.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        Box::new(logs.finish().with(recent))
     } else {
-        Box::new(logs.with_ansi(is_terminal).finish())
+        Box::new(logs.with_ansi(is_terminal).finish().with(recent))
     })
 }
 
@@ -83,7 +89,8 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let settings = Telemetry { log: "info".into(), log_format };
-        let subscriber = subscriber(&settings, is_terminal, move || writer.clone()).unwrap();
+        let subscriber =
+            subscriber(&settings, is_terminal, move || writer.clone(), Recent::default()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!("below the filter");
             tracing::info!(admin = "127.0.0.1:9090", "listening");
@@ -115,7 +122,7 @@ mod tests {
     #[test]
     fn a_bad_filter_is_an_error_that_says_what_was_found() {
         let settings = Telemetry { log: "info,,=nonsense=".into(), log_format: Auto };
-        let error = subscriber(&settings, false, io::sink).err().unwrap();
+        let error = subscriber(&settings, false, io::sink, Recent::default()).err().unwrap();
         assert!(error.to_string().contains("\"info,,=nonsense=\""), "{error}");
     }
 }

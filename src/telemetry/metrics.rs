@@ -258,6 +258,29 @@ impl Metrics {
         self.unattributed.deliveries.of(outcome).inc();
     }
 
+    /// How deliveries ended so far, by source and reason, always in the same order.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::new();
+        let known = self.sources.iter().map(|(name, source)| (&**name, &source.ends, Some(&source.families)));
+        for (source, ends, families) in [("", &self.unattributed, None)].into_iter().chain(known) {
+            let mut add = |outcome, reason, counter: &IntCounter| {
+                tally.push(TallyLine { source: source.to_owned(), outcome, reason, count: counter.get() });
+            };
+            for outcome in Outcome::ALL {
+                match families {
+                    // Of these the reason is known.
+                    Some(families) if *outcome == Outcome::Unauthenticated => {
+                        for reason in Refusal::ALL {
+                            add(*outcome, reason.as_str(), families.auth_failures.of(reason));
+                        }
+                    }
+                    _ => add(*outcome, outcome.as_str(), ends.deliveries.of(*outcome)),
+                }
+            }
+        }
+        tally
+    }
+
     /// All series in Prometheus's text format, version 0.0.4.
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
@@ -266,6 +289,22 @@ impl Metrics {
             String::new()
         })
     }
+}
+
+/// How many deliveries ended in which way.
+pub type Tally = Vec<TallyLine>;
+
+/// One way for deliveries of one source to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TallyLine {
+    /// Empty where none could be told.
+    pub source: String,
+    /// Which of the ways.
+    pub outcome: Outcome,
+    /// The outcome's word, or, where it is `unauthenticated`, why.
+    pub reason: &'static str,
+    /// Since the start.
+    pub count: u64,
 }
 
 /// What is counted for one source, under its configured name.

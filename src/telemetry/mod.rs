@@ -7,8 +7,10 @@
 
 mod family;
 pub mod health;
+pub mod history;
 pub mod labels;
 pub mod logs;
 pub mod metrics;
+pub mod recent;
 pub mod refusals;
 pub mod status;

@@ -6,10 +6,14 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::labels::{Concern, HeldReason};
+use crate::config::Setting;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
 pub struct Status {
+    /// When this was asked.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Timestamp,
     /// The relay's version.
     pub version: &'static str,
     /// `all`, `intake` or `forward`.
@@ -40,6 +44,53 @@ pub struct Status {
     /// Absent where this process does not forward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<ForwardHalf>,
+    /// The last warnings and errors of the log, the newest first.
+    pub logged: Vec<Logged>,
+    /// Every key with its value; no secrets.
+    pub configuration: Vec<Setting>,
+}
+
+/// A warning or an error that was logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Logged {
+    /// When, the last time.
+    #[serde(serialize_with = "rfc3339")]
+    pub logged: Timestamp,
+    /// `WARN` or `ERROR`.
+    pub level: &'static str,
+    /// What happened.
+    pub message: String,
+    /// The fields beside the message, the last time.
+    pub fields: String,
+    /// How often, since it was first logged.
+    pub times: u64,
+}
+
+/// Deliveries of the last hour.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Hour {
+    /// Where the first of the minutes below begins; the last one is not over yet.
+    #[serde(serialize_with = "rfc3339")]
+    pub from: Timestamp,
+    /// By minute: answered 200.
+    pub accepted: Vec<u64>,
+    /// By minute: refused, for what the sender did.
+    pub refused: Vec<u64>,
+    /// By minute: not kept, for what we or Kafka could not do.
+    pub failed: Vec<u64>,
+}
+
+/// Deliveries that were not kept, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefusedStatus {
+    /// Empty where none could be told, as under an unknown path.
+    pub source: String,
+    /// The word of the metrics `deliveries_total` and `auth_failures_total`.
+    pub reason: &'static str,
+    /// Of the last hour.
+    pub last_hour: u64,
+    /// Since this process started.
+    pub since_start: u64,
 }
 
 /// What came of reading files again.
@@ -57,6 +108,10 @@ pub struct ReloadStatus {
 pub struct IntakeStatus {
     /// Why it is not ready; empty: it is.
     pub reasons: Vec<Reason>,
+    /// What came in.
+    pub last_hour: Hour,
+    /// What of it was not kept, and why; reasons that did not occur are left out.
+    pub refused: Vec<RefusedStatus>,
 }
 
 /// The forward half.

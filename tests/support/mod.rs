@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clearfeed_relay::config::Role;
 use clearfeed_relay::kafka::monitor::Monitor;
-use clearfeed_relay::telemetry::health::{Health, Identity};
+use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::labels::Half;
 use clearfeed_relay::telemetry::metrics::Metrics;
 
@@ -86,7 +86,7 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
 pub fn monitor() -> Monitor {
     let role = Role::Forward;
     let metrics = Metrics::new([], role, "", "").unwrap();
-    let health = Health::new(Identity { role, config_hash: String::new(), sources: Vec::new() });
+    let health = Health::apart(role);
     Monitor::new(Half::Forward, Arc::new(metrics), Arc::new(health))
 }
 

@@ -9,7 +9,7 @@ use clearfeed_relay::kafka::permissions::{self, Allowed, Operation};
 use clearfeed_relay::kafka::topic_rules;
 use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
 use clearfeed_relay::kafka::{REQUEST_TIMEOUT, properties};
-use clearfeed_relay::telemetry::health::{Health, Identity};
+use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::labels::Half;
 use clearfeed_relay::telemetry::metrics::Metrics;
 use rdkafka::config::FromClientConfigAndContext;
@@ -89,8 +89,7 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
 
 /// Where clients of Kafka report to.
 fn health(config: &Config) -> Arc<Health> {
-    let identity = Identity { role: config.role, config_hash: config.hash.clone(), sources: Vec::new() };
-    Arc::new(Health::new(identity))
+    Arc::new(Health::apart(config.role))
 }
 
 fn monitor(config: &Config, health: &Arc<Health>) -> anyhow::Result<Monitor> {
