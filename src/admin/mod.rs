@@ -247,7 +247,7 @@ mod tests {
         admin.metrics.answered(Some(main), Outcome::Unavailable, Duration::ZERO);
         let (_, body) = admin.ask("GET", "/").await;
         assert!(body.contains("<strong>Not ready</strong>") && body.contains(detail), "{body}");
-        assert!(body.contains("<td>unavailable</td>"), "{body}");
+        assert!(body.contains(">unavailable</td>"), "{body}");
     }
 
     #[tokio::test]

@@ -184,7 +184,7 @@ fn refused(refused: &[RefusedStatus]) -> Markup {
                     @for RefusedStatus { source, reason, last_hour, since_start } in refused {
                         tr {
                             td { @if source.is_empty() { "–" } @else { (source) } }
-                            td { (reason) }
+                            td.word { (reason) }
                             td.number { (last_hour) }
                             td.number { (since_start) }
                             td { (advice(reason)) }
@@ -241,7 +241,7 @@ fn row(now: Timestamp, partition: &PartitionStatus) -> Markup {
         tr {
             td.number { (partition.partition) }
             @match &partition.state {
-                PartitionState::Active => td { "active" },
+                PartitionState::Active => td.word { "active" },
                 PartitionState::TakingOver => td.warn {
                     "taking over"
                     @if let Some(ledger) = partition.ledger { ", " (ledger.read) " of " (ledger.of) " read" }
@@ -315,7 +315,7 @@ fn configuration(status: &Status) -> Markup {
             table {
                 thead { tr { th { "key" } th { "value" } th { "from" } } }
                 @for setting in &status.configuration {
-                    tr { td { (setting.key) } td { (setting.value) } td { (setting.whence) } }
+                    tr { td { (setting.key) } td { (setting.value) } td.word { (setting.whence) } }
                 }
             }
         }

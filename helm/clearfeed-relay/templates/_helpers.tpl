@@ -86,6 +86,32 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- toPrettyJson $config -}}
 {{- end -}}
 
+{{/* A duration of the configuration, in ms: takes a key's name, for messages, and the value. */}}
+{{- define "clearfeed-relay.milliseconds" -}}
+{{- $key := index . 0 -}}
+{{- $text := index . 1 | toString | replace " " "" -}}
+{{- if not (regexMatch "^([0-9]+(ms|s|m|h|d))+$" $text) -}}
+{{- fail (printf "%s: found %s; with strimzi.enabled wanted a number with ms, s, m, h or d, such as 72h" $key $text) -}}
+{{- end -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+[a-z]+" $text -1 -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) (get $units (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
+{{/* A size of the configuration, in bytes: takes a key's name, for messages, and the value. */}}
+{{- define "clearfeed-relay.bytes" -}}
+{{- $key := index . 0 -}}
+{{- $text := index . 1 | toString | replace " " "" -}}
+{{- if not (regexMatch "^[0-9]+(B|KiB|MiB|KB|MB)?$" $text) -}}
+{{- fail (printf "%s: found %s; with strimzi.enabled wanted a whole number with B, KB, MB, KiB or MiB" $key $text) -}}
+{{- end -}}
+{{- $units := dict "" 1 "B" 1 "KB" 1000 "MB" 1000000 "KiB" 1024 "MiB" 1048576 -}}
+{{- mul (regexFind "[0-9]+" $text | int64) (get $units (regexFind "[A-Za-z]*$" $text)) -}}
+{{- end -}}
+
 {{/* Ports, as the configuration has them. */}}
 {{- define "clearfeed-relay.intakePort" -}}
 {{- (default dict .Values.config.intake).listen | default "0.0.0.0:8080" | splitList ":" | last -}}
