@@ -1,5 +1,5 @@
 //! The laws of the house, read from the sources: imports point down only, the domain knows neither clock nor world,
-//! every file says what it is, and a long one why it is one.
+//! every file says what it is, and a long one why it is one; what is logged stands in docs/logs.md.
 //!
 //! It is one file, and a long one, because the laws share one way of reading the sources.
 
@@ -96,11 +96,19 @@ fn unsafe_code_stands_in_one_file() {
     assert_eq!(files, ["src/kafka/permissions.rs"]);
 }
 
+#[test]
+fn every_line_of_the_log_is_documented() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logs.md")).unwrap();
+    all_keep(|source| unknown_to(&page, source));
+    let lines: usize = sources().iter().map(|source| logged(source).count()).sum();
+    assert!(lines > 30, "only {lines} lines found: are they written in another way now?");
+}
+
 /// Every file of `src` is held against the law; all breaches are shown together.
-fn all_keep(law: fn(&Source) -> Vec<Breach>) {
+fn all_keep(law: impl Fn(&Source) -> Vec<Breach>) {
     let sources = sources();
     assert!(sources.len() > 50, "only {} files found: is this the root of the repository?", sources.len());
-    let breaches: Vec<String> = sources.iter().flat_map(law).map(|breach| breach.to_string()).collect();
+    let breaches: Vec<String> = sources.iter().flat_map(&law).map(|breach| breach.to_string()).collect();
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
 }
 
@@ -189,6 +197,41 @@ fn long_without_reason(source: &Source) -> Vec<Breach> {
     }
     let law = format!("{lines} lines of code, and its head has no \"… is one … because …\" (or split it)");
     vec![source.breach(1, law)]
+}
+
+/// Messages and fields that the page does not have.
+fn unknown_to(page: &str, source: &Source) -> Vec<Breach> {
+    let missing = |(line, arguments): (usize, &str)| {
+        let message = arguments.rsplit('"').nth(1)?;
+        // What is filled in stands as `…` on the page.
+        let fixed = message.split('{').next().unwrap_or_default().trim_end();
+        let whole = if fixed == message { format!("`{message}`") } else { format!("`{fixed}") };
+        let fields = arguments[..arguments.rfind(message)?].split(',').filter_map(|field| {
+            let name = field.split('=').next()?.trim().trim_start_matches(['%', '?']);
+            let name = name.rsplit('.').next()?;
+            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            is_name.then(|| format!("`{name}`"))
+        });
+        let unknown: Vec<_> = fields.chain([whole]).filter(|text| !page.contains(&**text)).collect();
+        let law = format!("not in docs/logs.md: {}", unknown.join(", "));
+        (!unknown.is_empty()).then(|| source.breach(line, law))
+    };
+    logged(source).filter_map(missing).collect()
+}
+
+/// The arguments of each line that may be logged, with the number of its line.
+fn logged(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let code = &source.text[..source.code_end()];
+    let calls = ["tracing::info!(", "tracing::warn!(", "tracing::error!("];
+    calls.into_iter().flat_map(move |call| code.match_indices(call)).map(move |(start, call)| {
+        let rest = &code[start + call.len()..];
+        let mut open = 1;
+        let end = rest.find(|c| {
+            open += i32::from(c == '(') - i32::from(c == ')');
+            open == 0
+        });
+        (code[..start].lines().count() + 1, &rest[..end.unwrap_or(rest.len())])
+    })
 }
 
 // ---- Reading sources -----------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use super::chart;
+use super::verdict::Verdict;
 use crate::telemetry::labels::Label;
 use crate::telemetry::status::{
-    Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, PartitionState, PartitionStatus, Reason,
-    RefusedStatus, SourceStatus, Status,
+    Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, PartitionState, PartitionStatus, RefusedStatus,
+    SourceStatus, Status,
 };
 
 const CSS: &str = include_str!("page.css");
@@ -43,7 +44,7 @@ pub(super) fn render(status: &Status) -> String {
             }
             body {
                 (header(status))
-                (verdict.shown())
+                (shown(&verdict))
                 @if let Some(intake) = &status.intake {
                     (last_hour(status.time, intake, &status.sources))
                     (refused(&intake.refused))
@@ -81,71 +82,15 @@ fn header(status: &Status) -> Markup {
     }
 }
 
-/// Whether a person has to do something.
-struct Verdict {
-    class: &'static str,
-    word: &'static str,
-    troubles: Vec<String>,
-}
-
-impl Verdict {
-    fn of(status: &Status) -> Self {
-        let troubles = troubles(status);
-        let (class, word) = match (status.alive, status.ready, troubles.is_empty()) {
-            (false, ..) => ("bad", "Stuck"),
-            (true, false, _) => ("bad", "Not ready"),
-            (true, true, false) => ("warn", "Ready, with trouble"),
-            (true, true, true) => ("good", "Healthy"),
-        };
-        Self { class, word, troubles }
-    }
-
-    fn shown(&self) -> Markup {
-        html! {
-            section class={ "verdict " (self.class) } {
-                strong { (self.word) }
-                @if !self.troubles.is_empty() {
-                    ul { @for trouble in &self.troubles { li { (trouble) } } }
-                }
+fn shown(verdict: &Verdict) -> Markup {
+    html! {
+        section class={ "verdict " (verdict.class) } {
+            strong { (verdict.word) }
+            @if !verdict.troubles.is_empty() {
+                ul { @for trouble in &verdict.troubles { li { (trouble) } } }
             }
         }
     }
-}
-
-/// Everything that is not as it should be, the worst first.
-fn troubles(status: &Status) -> Vec<String> {
-    let mut troubles = Vec::new();
-    let mut half = |name: &str, reasons: &[Reason]| {
-        for Reason { reason, detail } in reasons {
-            troubles.push(format!("{name}: {}: {detail}", reason.as_str()));
-        }
-    };
-    if let Some(intake) = &status.intake {
-        half("intake", &intake.reasons);
-    }
-    if let Some(forward) = &status.forward {
-        half("forward", &forward.reasons);
-    }
-    if !status.alive {
-        troubles
-            .push("the forward thread does not come round: the process has to be started again".to_owned());
-    }
-    for partition in status.forward.iter().flat_map(|forward| &forward.status.owned) {
-        if let PartitionState::Held { reason, detail } = &partition.state {
-            troubles.push(format!(
-                "partition {} is held: {}: {detail}",
-                partition.partition,
-                reason.as_str()
-            ));
-        }
-    }
-    troubles.extend(status.kafka.problems.iter().map(|problem| format!("topic: {problem}")));
-    troubles.extend(status.reload.problems.iter().map(|problem| format!("not read again: {problem}")));
-    if status.durable == Durable::No {
-        let reason = status.durable_reason.as_deref().unwrap_or("fewer than two replicas in sync");
-        troubles.push(format!("what is answered 200 does not survive the loss of a broker: {reason}"));
-    }
-    troubles
 }
 
 fn last_hour(now: Timestamp, intake: &IntakeStatus, sources: &[SourceStatus]) -> Markup {

@@ -117,7 +117,7 @@ keys! {
         "Its key, PEM. Both are read again when they change.";
 
     ADMIN_LISTEN: SocketAddr = "admin.listen", One, Default("0.0.0.0:9090"), ADDRESS,
-        "Address of /metrics, /livez, /readyz and /status.";
+        "Address of /metrics, /livez, /readyz, /status and the status page.";
 
     PUBLIC_URL: SignedUrl = "sources.*.public_url", One,
         Required("https://hooks.example.com/clearfeed/events"), URL,

@@ -75,7 +75,8 @@ fn healthy_with_a_wrong_secret_and_with_kafka_away() {
     let deployment = Deployment::new("page", &kafka);
     let relay = deployment.relay().behind(&proxies).up();
     Simulation::run(load(vec![relay.target()], 300, 20));
-    let healthy = ["<strong>Healthy</strong>", "300 accepted", "Nobody since the start.", "sources.main.public_url"];
+    let healthy =
+        ["<strong>Healthy</strong>", "300 accepted", "Nobody since the start.", "sources.main.public_url"];
     shows(&relay, &healthy, "status-healthy.png", &["--window-size=900,1000"]);
 
     let stranger = Secret::new(b"the-secret-of-another-workspace").unwrap();

@@ -1,0 +1,61 @@
+//! What a person wants to know first: does anything have to be done, and what.
+
+use crate::telemetry::labels::Label;
+use crate::telemetry::status::{Durable, PartitionState, Reason, Status};
+
+/// Whether a person has to do something.
+pub(super) struct Verdict {
+    /// The page's class for it: `good`, `warn` or `bad`.
+    pub(super) class: &'static str,
+    pub(super) word: &'static str,
+    pub(super) troubles: Vec<String>,
+}
+
+impl Verdict {
+    pub(super) fn of(status: &Status) -> Self {
+        let troubles = troubles(status);
+        let (class, word) = match (status.alive, status.ready, troubles.is_empty()) {
+            (false, ..) => ("bad", "Stuck"),
+            (true, false, _) => ("bad", "Not ready"),
+            (true, true, false) => ("warn", "Ready, with trouble"),
+            (true, true, true) => ("good", "Healthy"),
+        };
+        Self { class, word, troubles }
+    }
+}
+
+/// Everything that is not as it should be, the worst first.
+fn troubles(status: &Status) -> Vec<String> {
+    let mut troubles = Vec::new();
+    let mut half = |name: &str, reasons: &[Reason]| {
+        for Reason { reason, detail } in reasons {
+            troubles.push(format!("{name}: {}: {detail}", reason.as_str()));
+        }
+    };
+    if let Some(intake) = &status.intake {
+        half("intake", &intake.reasons);
+    }
+    if let Some(forward) = &status.forward {
+        half("forward", &forward.reasons);
+    }
+    if !status.alive {
+        troubles
+            .push("the forward thread does not come round: the process has to be started again".to_owned());
+    }
+    for partition in status.forward.iter().flat_map(|forward| &forward.status.owned) {
+        if let PartitionState::Held { reason, detail } = &partition.state {
+            troubles.push(format!(
+                "partition {} is held: {}: {detail}",
+                partition.partition,
+                reason.as_str()
+            ));
+        }
+    }
+    troubles.extend(status.kafka.problems.iter().map(|problem| format!("topic: {problem}")));
+    troubles.extend(status.reload.problems.iter().map(|problem| format!("not read again: {problem}")));
+    if status.durable == Durable::No {
+        let reason = status.durable_reason.as_deref().unwrap_or("fewer than two replicas in sync");
+        troubles.push(format!("what is answered 200 does not survive the loss of a broker: {reason}"));
+    }
+    troubles
+}
