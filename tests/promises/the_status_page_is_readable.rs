@@ -92,7 +92,7 @@ fn healthy_with_a_wrong_secret_and_with_kafka_away() {
         proxy.begin(Trouble::Cut);
     }
     wait_for("it is not ready", SOON, || (!relay.is_ready()).then_some(()));
-    let away = ["<strong>Not ready</strong>", "kafka_unreachable", "300 accepted", ">transport</td>"];
+    let away = ["<strong>Not ready</strong>", "kafka_unreachable", "300 accepted", "all_brokers_down"];
     let phone = ["--window-size=500,1100", "--blink-settings=preferredColorScheme=0"];
     shows(&relay, &away, "status-kafka-away.png", &phone);
 }

@@ -1,6 +1,9 @@
 //! Topics under which the promises would not hold keep the relay from being ready. It says what it found, what it wants and
 //! the command for it, and goes on by itself once that is done.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::support::deployment::PARTITIONS;
@@ -62,6 +65,61 @@ fn missing_topics_are_told_where_they_may_not_be_created() {
     let other = deployment.replica("b").start();
     other.wait_ready();
     relay.wait_ready();
+}
+
+#[test]
+fn what_the_chart_lets_strimzi_make_is_what_the_relay_wants() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("strimzi", &kafka);
+    let names = [
+        ("config.inbox.topic", deployment.inbox()),
+        ("config.ledger.topic", deployment.ledger()),
+        ("config.forward.dead_letter_topic", deployment.dead_letters()),
+        ("config.sources.main.topic", deployment.topic("{type}").replace("{type}", "request")),
+        (r"config.sources.main.routes.request\.updated", deployment.topic("updates")),
+        ("config.inbox.partitions", PARTITIONS.to_string()),
+        ("config.intake.max_body", "2MiB".to_owned()),
+        ("strimzi.replicas", "1".to_owned()),
+    ];
+    let manifests = render("strimzi", &names);
+    let topics = manifests.split("\n---\n").filter(|manifest| manifest.contains("kind: KafkaTopic"));
+    let mut made = 0;
+    for topic in topics {
+        let value = |key: &str| topic.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let settings = topic.split_once("  config:\n").unwrap().1.lines();
+        let settings: Vec<_> = settings.filter_map(|line| line.trim().split_once(": ")).collect();
+        kafka.create_topic(value("  topicName: "), value("  partitions: ").parse().unwrap(), &settings);
+        made += 1;
+    }
+    assert_eq!(made, 5, "with the route's: {manifests}");
+    let relay = deployment
+        .relay()
+        .set("kafka.create_topics", "false")
+        .set("inbox.retention", r#""3d""#)
+        .set("dedup.window", r#""1d2h30m""#)
+        .set("intake.max_body", r#""2MiB""#)
+        .up();
+    let event = deployment.delivery(r#"{"id":"a","type":"request","request":{"id":1}}"#);
+    assert_eq!(Sender::new(vec![relay.target()]).send(&event), 200);
+    deployment.wait_until_forwarded(SOON);
+    assert_eq!(deployment.published().len(), 1);
+}
+
+/// A scenario of the chart, as Helm renders it with these values over its own.
+fn render(scenario: &str, values: &[(&str, String)]) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tools = Command::new(root.join("script/chart")).arg("--tools-only").status().unwrap();
+    assert!(tools.success());
+    let chart = root.join("helm/clearfeed-relay");
+    let mut helm = Command::new(root.join("target/tools/chart/bin/helm4"));
+    helm.args(["template", "relay"]).arg(&chart);
+    helm.arg("--values").arg(chart.join(format!("ci/{scenario}-values.yaml")));
+    for (key, value) in values {
+        helm.arg("--set").arg(format!("{key}={value}"));
+    }
+    let output = helm.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// What `/status` says is wrong with the topics, once it has looked.
