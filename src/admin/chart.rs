@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::telemetry::status::Hour;
+use crate::telemetry::status::LastHour;
 
 /// Of the drawing, in its own units; the page stretches it.
 const HEIGHT: f64 = 100.0;
@@ -10,7 +10,7 @@ const BAR: f64 = 10.0;
 const GAP: f64 = 1.5;
 
 /// A bar a minute, with what was accepted at its foot.
-pub(super) fn of(hour: &Hour) -> Markup {
+pub(super) fn of(hour: &LastHour) -> Markup {
     let sums = [&hour.accepted, &hour.refused, &hour.failed].map(|minutes| minutes.iter().sum::<u64>());
     let highest = (0..hour.accepted.len()).map(|minute| of_minute(hour, minute).iter().sum()).max();
     let highest: u64 = highest.unwrap_or_default();
@@ -30,17 +30,17 @@ pub(super) fn of(hour: &Hour) -> Markup {
     }
 }
 
-fn of_minute(hour: &Hour, minute: usize) -> [u64; 3] {
+fn of_minute(hour: &LastHour, minute: usize) -> [u64; 3] {
     [hour.accepted[minute], hour.refused[minute], hour.failed[minute]]
 }
 
 #[allow(clippy::cast_precision_loss)] // for the eye
-fn width(hour: &Hour) -> f64 {
+fn width(hour: &LastHour) -> f64 {
     hour.accepted.len() as f64 * BAR
 }
 
 #[allow(clippy::cast_precision_loss)] // for the eye
-fn bar(hour: &Hour, minute: usize, highest: u64) -> Markup {
+fn bar(hour: &LastHour, minute: usize, highest: u64) -> Markup {
     let left = minute as f64 * BAR;
     let mut top = HEIGHT;
     let parts = of_minute(hour, minute).map(|count| {
@@ -63,11 +63,11 @@ mod tests {
 
     #[test]
     fn the_highest_minute_fills_the_height_and_parts_stand_on_each_other() {
-        let hour = Hour {
+        let hour = LastHour {
             accepted: vec![0, 6, 3],
             refused: vec![0, 2, 0],
             failed: vec![0, 0, 1],
-            ..Hour::default()
+            ..LastHour::default()
         };
         let drawn = of(&hour).into_string();
         assert_eq!(drawn.matches("<rect").count(), 4);
@@ -84,8 +84,12 @@ mod tests {
 
     #[test]
     fn an_hour_without_deliveries_is_an_empty_chart() {
-        let hour =
-            Hour { accepted: vec![0; 60], refused: vec![0; 60], failed: vec![0; 60], ..Hour::default() };
+        let hour = LastHour {
+            accepted: vec![0; 60],
+            refused: vec![0; 60],
+            failed: vec![0; 60],
+            ..LastHour::default()
+        };
         assert!(!of(&hour).into_string().contains("<rect"));
     }
 }

@@ -32,7 +32,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed accept, which mostly means that file descriptors ran out; at once again would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// So often the counters of the last hour are looked at: a minute of it is right to this.
-const MARK_EVERY: Duration = Duration::from_secs(5);
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`, which should come last of all: `/readyz` says that the process drains while it does.
 /// Connections that are open then are closed at once.
@@ -59,15 +59,15 @@ pub async fn serve(
             }
         }
     };
-    let marking = async {
-        let mut every = tokio::time::interval(MARK_EVERY);
+    let sampling = async {
+        let mut every = tokio::time::interval(SAMPLE_EVERY);
         loop {
             every.tick().await;
-            health.mark(&metrics);
+            health.sample(&metrics);
         }
     };
     let serving = async {
-        tokio::join!(accepting, marking);
+        tokio::join!(accepting, sampling);
     };
     shutdown.run_until_cancelled(serving).await;
 }
@@ -226,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn the_page_says_what_status_says_and_runs_nothing() {
         let admin = admin(Role::All).await;
-        admin.health.mark(&admin.metrics);
+        admin.health.sample(&admin.metrics);
         admin.health.intake().clear(Concern::Starting);
         admin.health.forward().clear(Concern::Starting);
         admin.health.update_kafka(|kafka| kafka.durable = Durable::Yes);
@@ -236,7 +236,10 @@ mod tests {
         assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
         assert!(head.contains("content-security-policy: default-src 'none'; style-src 'sha256-"), "{head}");
         assert!(body.contains("<strong>Healthy</strong>"), "{body}");
-        assert!(body.contains("1 accepted") && body.contains("Nobody since the start."), "{body}");
+        assert!(
+            body.contains("1 accepted") && body.contains("Nothing was refused since the start."),
+            "{body}"
+        );
         assert!(
             body.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !body.contains("<script"),
             "{body}"

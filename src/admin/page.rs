@@ -11,16 +11,18 @@ use sha2::{Digest, Sha256};
 
 use super::chart;
 use super::verdict::Verdict;
-use crate::telemetry::labels::Label;
+use crate::domain::delivery::Refusal;
+use crate::telemetry::labels::{Label, Outcome};
+use crate::telemetry::metrics::Ending;
 use crate::telemetry::status::{
-    Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, PartitionState, PartitionStatus, RefusedStatus,
+    Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, NotKept, PartitionState, PartitionStatus,
     SourceStatus, Status,
 };
 
 const CSS: &str = include_str!("page.css");
 /// Seconds until the browser asks again.
 const REFRESH_SECONDS: u32 = 15;
-/// So little is said of what is shown that no more than its own style may be loaded, by anybody who gets something into it.
+/// Nothing may be loaded but the page's own style, whatever gets into it.
 pub(super) static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = Base64::encode_string(&Sha256::digest(CSS));
     let policy = format!(
@@ -47,7 +49,7 @@ pub(super) fn render(status: &Status) -> String {
                 (shown(&verdict))
                 @if let Some(intake) = &status.intake {
                     (last_hour(status.time, intake, &status.sources))
-                    (refused(&intake.refused))
+                    (not_kept(&intake.not_kept))
                 }
                 @if let Some(forward) = &status.forward { (partitions(status.time, forward)) }
                 (kafka(status.time, &status.kafka, status.durable))
@@ -117,22 +119,22 @@ fn last_hour(now: Timestamp, intake: &IntakeStatus, sources: &[SourceStatus]) ->
     }
 }
 
-fn refused(refused: &[RefusedStatus]) -> Markup {
+fn not_kept(lines: &[NotKept]) -> Markup {
     html! {
         section {
-            h2 { "Who was refused, and why" }
-            @if refused.is_empty() {
-                p { "Nobody since the start." }
+            h2 { "What was not kept, and why" }
+            @if lines.is_empty() {
+                p { "Nothing was refused since the start." }
             } @else {
                 table {
                     thead { tr { th { "source" } th { "reason" } th.number { "last hour" } th.number { "since start" } th { "what to do" } } }
-                    @for RefusedStatus { source, reason, last_hour, since_start } in refused {
+                    @for NotKept { source, reason, last_hour, since_start } in lines {
                         tr {
                             td { @if source.is_empty() { "–" } @else { (source) } }
-                            td.word { (reason) }
+                            td.word { (reason.as_str()) }
                             td.number { (last_hour) }
                             td.number { (since_start) }
-                            td { (advice(reason)) }
+                            td { (advice(*reason)) }
                         }
                     }
                 }
@@ -142,19 +144,32 @@ fn refused(refused: &[RefusedStatus]) -> Markup {
 }
 
 /// What a person can do about it.
-fn advice(reason: &str) -> &'static str {
+fn advice(reason: Ending) -> &'static str {
     match reason {
-        "mismatch" => "secret or public_url is wrong, or a stranger: clearfeed-relay verify finds out which",
-        "too_old" | "too_new" => "signed with our secret: clocks are apart, or the delivery came late",
-        "no_signature" | "no_timestamp" => "not ClearFeed, or a proxy that removes headers",
-        "several_signatures" | "malformed_signature" | "malformed_timestamp" => {
-            "not ClearFeed, or a proxy that rewrites headers"
-        }
-        "not_found" => "the path of no public_url: compare it with Developer Settings",
-        "too_large" => "over intake.max_body",
-        "too_slow" | "abandoned" => "a slow sender or network, or a scanner",
-        "unavailable" => "Kafka did not acknowledge in time, or a limit was reached: see below",
-        _ => "not ClearFeed",
+        Ending::NotAuthenticated(reason) => match reason {
+            Refusal::Mismatch => {
+                "secret or public_url is wrong, or a stranger: clearfeed-relay verify finds out which"
+            }
+            Refusal::TooOld | Refusal::TooNew => {
+                "signed with our secret: clocks are apart, or the delivery came late"
+            }
+            Refusal::NoSignature | Refusal::NoTimestamp => "not ClearFeed, or a proxy that removes headers",
+            Refusal::SeveralSignatures | Refusal::MalformedSignature | Refusal::MalformedTimestamp => {
+                "not ClearFeed, or a proxy that rewrites headers"
+            }
+        },
+        Ending::Answered(outcome) => match outcome {
+            Outcome::Accepted | Outcome::Pong => "nothing",
+            Outcome::NotFound => "the path of no public_url: compare it with Developer Settings",
+            Outcome::TooLarge => "over intake.max_body",
+            Outcome::TooSlow | Outcome::Abandoned => "a slow sender or network, or a scanner",
+            Outcome::Encoded => "not ClearFeed, or a proxy that compresses",
+            Outcome::BadRequest => "not ClearFeed, or a proxy that breaks requests",
+            Outcome::Method | Outcome::HeadTooLarge | Outcome::Unauthenticated => "not ClearFeed",
+            Outcome::Unavailable => {
+                "Kafka did not acknowledge in time, or a limit was reached: Kafka and the errors below tell"
+            }
+        },
     }
 }
 
@@ -267,7 +282,7 @@ fn configuration(status: &Status) -> Markup {
     }
 }
 
-/// `03:04:05`; the page says that it is UTC.
+/// `2026-11-25 03:04:05`; the page says that it is UTC.
 fn time(time: Timestamp) -> String {
     time.strftime("%F %T").to_string()
 }

@@ -20,7 +20,6 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus's text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Answers a request. Reading is all that can be done here.

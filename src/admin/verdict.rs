@@ -1,7 +1,9 @@
 //! What a person wants to know first: does anything have to be done, and what.
 
+use crate::domain::delivery::Refusal;
 use crate::telemetry::labels::Label;
-use crate::telemetry::status::{Durable, PartitionState, Reason, Status};
+use crate::telemetry::metrics::Ending;
+use crate::telemetry::status::{Durable, IntakeStatus, PartitionState, Reason, Status};
 
 /// Whether a person has to do something.
 pub(super) struct Verdict {
@@ -51,11 +53,34 @@ fn troubles(status: &Status) -> Vec<String> {
             ));
         }
     }
+    troubles.extend(status.intake.iter().flat_map(deliveries));
     troubles.extend(status.kafka.problems.iter().map(|problem| format!("topic: {problem}")));
     troubles.extend(status.reload.problems.iter().map(|problem| format!("not read again: {problem}")));
     if status.durable == Durable::No {
         let reason = status.durable_reason.as_deref().unwrap_or("fewer than two replicas in sync");
         troubles.push(format!("what is answered 200 does not survive the loss of a broker: {reason}"));
+    }
+    troubles
+}
+
+/// What of the last hour's deliveries should not be as it is.
+fn deliveries(intake: &IntakeStatus) -> Vec<String> {
+    let (accepted, failed): (u64, u64) =
+        (intake.last_hour.accepted.iter().sum(), intake.last_hour.failed.iter().sum());
+    // Whoever cannot sign is a stranger, and strangers are no trouble; one who cannot sign right may be ClearFeed.
+    let is_wrong = |reason| {
+        matches!(reason, Ending::NotAuthenticated(Refusal::Mismatch | Refusal::TooOld | Refusal::TooNew))
+    };
+    let refused: u64 =
+        intake.not_kept.iter().filter(|line| is_wrong(line.reason)).map(|line| line.last_hour).sum();
+    let mut troubles = Vec::new();
+    if refused > accepted {
+        troubles.push(format!(
+            "{refused} deliveries of the last hour had a wrong signature or time, and {accepted} were accepted: see below"
+        ));
+    }
+    if failed > 0 {
+        troubles.push(format!("{failed} deliveries of the last hour were authentic, and could not be kept"));
     }
     troubles
 }

@@ -20,6 +20,11 @@ pub(crate) fn raise_limit(config: &mut Config) {
         // A limit below the others' own share leaves at least one connection to try with.
         config.intake.max_connections = got.saturating_sub(OTHERS).max(1);
         let max_connections = config.intake.max_connections;
+        config.overrule(
+            "intake.max_connections",
+            max_connections.to_string(),
+            "the limit of file descriptors",
+        );
         tracing::warn!(
             got,
             wanted,

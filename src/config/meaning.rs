@@ -76,7 +76,11 @@ pub(super) fn read(
     }
     match config {
         Some(config) if problems.0.is_empty() => {
-            Ok(finished(config, settings, hostname.as_deref().unwrap_or_default()))
+            let mut config = finished(config, settings, hostname.as_deref().unwrap_or_default());
+            if let Some(role) = role_override {
+                config.overrule("role", role.as_str().to_owned(), "the command line");
+            }
+            Ok(config)
         }
         _ => Err(problems),
     }

@@ -97,6 +97,15 @@ pub struct Config {
     pub hash: String,
 }
 
+impl Config {
+    /// Something other than the file and the environment said what a key is.
+    pub fn overrule(&mut self, key: &str, value: String, whence: &str) {
+        if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == key) {
+            (setting.value, setting.whence) = (value, whence.to_owned());
+        }
+    }
+}
+
 /// A key with its value as written, or its default.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Setting {

@@ -22,10 +22,12 @@ const CREATION: &str =
 const SERVERS: &str = "use kafka.bootstrap_servers";
 const PATIENCE: &str = "it follows from intake.answer_timeout, and in the forward half from the time that a transaction may take";
 const SIZE: &str = "it follows from intake.max_body";
+const UNSECURED: &str =
+    "it makes tokens that nobody signed, for tests alone, and librdkafka quotes it in its log";
 const END: &str = "the relay asks for it where it reads the ledger to its end";
 
 /// Properties that the promise rests on, librdkafka's second names for them among them, each with its reason.
-pub(super) const REFUSED: [(&str, &str); 22] = [
+pub(super) const REFUSED: [(&str, &str); 23] = [
     ("acks", DURABLE),
     ("request.required.acks", DURABLE),
     ("enable.idempotence", IDEMPOTENT),
@@ -48,6 +50,7 @@ pub(super) const REFUSED: [(&str, &str); 22] = [
     ("transaction.timeout.ms", PATIENCE),
     ("message.max.bytes", SIZE),
     ("enable.partition.eof", END),
+    ("sasl.oauthbearer.config", UNSECURED),
 ];
 
 /// Parts of the names of properties that hold secrets, librdkafka's and (`jaas`) those that people copy from

@@ -105,7 +105,11 @@ impl InboxReader {
                 Some(Ok(record)) => {
                     let (partition, found) = (record.partition(), record.offset());
                     match slots.get(partition).map(|active| active.arrival(found)) {
-                        Some(Arrival::Take) => batch.push(record),
+                        Some(Arrival::Take) => {
+                            let appended_ms = record.timestamp().to_millis().unwrap_or(i64::MAX);
+                            slots.consumed(partition, found, appended_ms, Instant::now());
+                            batch.push(record);
+                        }
                         Some(Arrival::Drop) | None => {}
                         Some(Arrival::SeekTo(missing)) => {
                             tracing::warn!(

@@ -253,6 +253,18 @@ impl Slots {
         self.slots.iter_mut().map(status).collect()
     }
 
+    /// A record was consumed. Where it is the first that is not forwarded yet, it has waited since it was appended, not only
+    /// since the partition came to us.
+    pub(super) fn consumed(&mut self, partition: i32, offset: i64, appended_ms: i64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&partition).filter(|slot| slot.next == Some(offset)) else {
+            return;
+        };
+        let waited_ms = Timestamp::now().as_millisecond().saturating_sub(appended_ms);
+        // A broker whose clock is ahead, and a machine that started later than the record was written.
+        let waited = Duration::from_millis(u64::try_from(waited_ms).unwrap_or(0));
+        slot.caught_up = now.checked_sub(waited).unwrap_or(slot.caught_up);
+    }
+
     /// How long the oldest inbox record that is not forwarded yet may have waited.
     pub(super) fn lag(&self, now: Instant) -> Duration {
         self.slots.values().map(|slot| now.duration_since(slot.caught_up)).max().unwrap_or_default()

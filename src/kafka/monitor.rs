@@ -90,16 +90,17 @@ impl Monitor {
 
 impl ClientContext for Monitor {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, message),
-            // Connections that come and go are librdkafka's daily work; what matters comes as an error, too.
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
-                tracing::debug!(target: "librdkafka", facility, message);
+        use RDKafkaLogLevel::{Debug, Info, Notice, Warning};
+        match (level, facility) {
+            // Connections that come and go are librdkafka's daily work; what matters comes as an error, too. And while a
+            // partition has no leader that is said many times a second.
+            (Debug | Info | Notice, _) | (_, "METADATAUPDATE") => {
+                tracing::debug!(target: "librdkafka", facility, detail = message, "librdkafka says");
             }
-            // While a partition has no leader this is said of it many times a second.
-            _ if facility == "METADATAUPDATE" => tracing::debug!(target: "librdkafka", facility, message),
-            RDKafkaLogLevel::Warning => tracing::info!(target: "librdkafka", facility, message),
-            _ => tracing::warn!(target: "librdkafka", facility, message),
+            (Warning, _) => {
+                tracing::info!(target: "librdkafka", facility, detail = message, "librdkafka says");
+            }
+            _ => tracing::warn!(target: "librdkafka", facility, detail = message, "librdkafka says"),
         }
     }
 

@@ -152,8 +152,8 @@ impl Health {
     }
 
     /// Keeps what was counted so far, for the last hour of [`Health::status`]: to be called at least once a minute.
-    pub fn mark(&self, metrics: &Metrics) {
-        self.history.mark(Timestamp::now(), &metrics.tally());
+    pub fn sample(&self, metrics: &Metrics) {
+        self.history.sample(Timestamp::now(), &metrics.delivery_counts());
     }
 
     /// What `/status` says now.
@@ -161,8 +161,8 @@ impl Health {
         let Identity { role, config_hash, sources, settings } = &self.identity;
         let (kafka, time) = (self.kafka(), Timestamp::now());
         let intake = || {
-            let (last_hour, refused) = self.history.last_hour(time, &metrics.tally());
-            IntakeStatus { reasons: self.intake.reasons(), last_hour, refused }
+            let (last_hour, not_kept) = self.history.last_hour(time, &metrics.delivery_counts());
+            IntakeStatus { reasons: self.intake.reasons(), last_hour, not_kept }
         };
         let forward = || ForwardHalf {
             reasons: self.forward.reasons(),
@@ -230,8 +230,11 @@ impl Concerns {
         drop(open);
         if was_open {
             let (half, reason) = (self.half.as_str(), concern.as_str());
-            let message = if is_ready { "half is working" } else { "one reason less for a half not to work" };
-            tracing::info!(half, reason_over = reason, "{message}");
+            if is_ready {
+                tracing::info!(half, reason_over = reason, "half is working");
+            } else {
+                tracing::info!(half, reason_over = reason, "one reason less for a half not to work");
+            }
         }
     }
 

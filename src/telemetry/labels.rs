@@ -210,11 +210,6 @@ impl Outcome {
     pub fn is_success(self) -> bool {
         matches!(self, Self::Accepted | Self::Pong)
     }
-
-    /// Whether it is our failure.
-    pub fn is_ours(self) -> bool {
-        self == Self::Unavailable
-    }
 }
 
 impl Retry {

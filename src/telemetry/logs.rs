@@ -86,11 +86,10 @@ mod tests {
     }
 
     fn logged(log_format: LogFormat, is_terminal: bool) -> String {
-        let lines = Lines::default();
+        let (lines, recent) = (Lines::default(), Recent::default());
         let writer = lines.clone();
         let settings = Telemetry { log: "info".into(), log_format };
-        let subscriber =
-            subscriber(&settings, is_terminal, move || writer.clone(), Recent::default()).unwrap();
+        let subscriber = subscriber(&settings, is_terminal, move || writer.clone(), recent.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!("below the filter");
             tracing::info!(admin = "127.0.0.1:9090", "listening");

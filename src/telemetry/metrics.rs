@@ -258,27 +258,27 @@ impl Metrics {
         self.unattributed.deliveries.of(outcome).inc();
     }
 
-    /// How deliveries ended so far, by source and reason, always in the same order.
-    pub fn tally(&self) -> Tally {
-        let mut tally = Tally::new();
+    /// How deliveries ended so far, always in the same order.
+    pub fn delivery_counts(&self) -> Vec<DeliveryCount> {
+        let mut counts = Vec::new();
         let known = self.sources.iter().map(|(name, source)| (&**name, &source.ends, Some(&source.families)));
         for (source, ends, families) in [("", &self.unattributed, None)].into_iter().chain(known) {
-            let mut add = |outcome, reason, counter: &IntCounter| {
-                tally.push(TallyLine { source: source.to_owned(), outcome, reason, count: counter.get() });
+            let mut add = |ending, counter: &IntCounter| {
+                counts.push(DeliveryCount { source: source.to_owned(), ending, count: counter.get() });
             };
             for outcome in Outcome::ALL {
                 match families {
-                    // Of these the reason is known.
+                    // Of these it is known why.
                     Some(families) if *outcome == Outcome::Unauthenticated => {
                         for reason in Refusal::ALL {
-                            add(*outcome, reason.as_str(), families.auth_failures.of(reason));
+                            add(Ending::NotAuthenticated(reason), families.auth_failures.of(reason));
                         }
                     }
-                    _ => add(*outcome, outcome.as_str(), ends.deliveries.of(*outcome)),
+                    _ => add(Ending::Answered(*outcome), ends.deliveries.of(*outcome)),
                 }
             }
         }
-        tally
+        counts
     }
 
     /// All series in Prometheus's text format, version 0.0.4.
@@ -291,20 +291,40 @@ impl Metrics {
     }
 }
 
-/// How many deliveries ended in which way.
-pub type Tally = Vec<TallyLine>;
-
-/// One way for deliveries of one source to end.
+/// One way for deliveries of one source to end, and how many did since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TallyLine {
+pub struct DeliveryCount {
     /// Empty where none could be told.
     pub source: String,
-    /// Which of the ways.
-    pub outcome: Outcome,
-    /// The outcome's word, or, where it is `unauthenticated`, why.
-    pub reason: &'static str,
-    /// Since the start.
+    /// Which way.
+    pub ending: Ending,
+    /// How many.
     pub count: u64,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// As `deliveries_total` has it.
+    Answered(Outcome),
+    /// Where it is known why a delivery was not proven: as `auth_failures_total` has it.
+    NotAuthenticated(Refusal),
+}
+
+impl Ending {
+    /// The metric's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered(outcome) => outcome.as_str(),
+            Self::NotAuthenticated(reason) => reason.as_str(),
+        }
+    }
+}
+
+impl serde::Serialize for Ending {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// What is counted for one source, under its configured name.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::labels::{Concern, HeldReason};
+use super::metrics::Ending;
 use crate::config::Setting;
 
 /// The whole answer.
@@ -68,7 +69,7 @@ pub struct Logged {
 
 /// Deliveries of the last hour.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Hour {
+pub struct LastHour {
     /// Where the first of the minutes below begins; the last one is not over yet.
     #[serde(serialize_with = "rfc3339")]
     pub from: Timestamp,
@@ -80,13 +81,21 @@ pub struct Hour {
     pub failed: Vec<u64>,
 }
 
+impl LastHour {
+    /// In which nothing came.
+    pub(super) fn beginning(from: Timestamp, minutes: usize) -> Self {
+        let none = vec![0; minutes];
+        Self { from, accepted: none.clone(), refused: none.clone(), failed: none }
+    }
+}
+
 /// Deliveries that were not kept, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RefusedStatus {
+pub struct NotKept {
     /// Empty where none could be told, as under an unknown path.
     pub source: String,
     /// The word of the metrics `deliveries_total` and `auth_failures_total`.
-    pub reason: &'static str,
+    pub reason: Ending,
     /// Of the last hour.
     pub last_hour: u64,
     /// Since this process started.
@@ -109,9 +118,9 @@ pub struct IntakeStatus {
     /// Why it is not ready; empty: it is.
     pub reasons: Vec<Reason>,
     /// What came in.
-    pub last_hour: Hour,
-    /// What of it was not kept, and why; reasons that did not occur are left out.
-    pub refused: Vec<RefusedStatus>,
+    pub last_hour: LastHour,
+    /// What was not kept, and why; reasons that did not occur are left out.
+    pub not_kept: Vec<NotKept>,
 }
 
 /// The forward half.

@@ -2,7 +2,7 @@
 //! notifications. Kafka being away is no reason to start the relay again.
 
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::support::relay::{Relay, command, run_to_end};
 use crate::support::{Deployment, Kafka, SOON, wait_for};
@@ -23,10 +23,15 @@ fn health(deployment: &Deployment, relay: &Relay, further: &[&str]) -> (Option<i
 #[test]
 fn health_asks_the_relay_on_this_machine() {
     let deployment = Deployment::new("health", &Kafka::shared());
-    let mut relay = deployment.relay().up();
+    let relay = deployment.relay().up();
     assert_eq!(health(&deployment, &relay, &[]), (Some(0), "{\"status\":\"ready\"}\n".to_owned()));
-    relay.stop();
-    let (code, stdout) = health(&deployment, &relay, &[]);
+}
+
+#[test]
+fn where_nobody_answers_it_is_69() {
+    let deployment = Deployment::at("nobody", NOWHERE);
+    let config = deployment.relay().set("admin.listen", &format!("{NOWHERE:?}")).write();
+    let (code, stdout, _) = run_to_end(&["health", "--config", config.to_str().unwrap()]);
     assert_eq!(code, Some(69), "{stdout}");
     assert!(stdout.contains("nobody answers"), "{stdout}");
 }
@@ -39,6 +44,16 @@ fn without_kafka_it_is_alive_and_not_ready() {
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("not ready"), "{stdout}");
     assert_eq!(health(&deployment, &relay, &["--live"]), (Some(0), "{\"status\":\"alive\"}\n".to_owned()));
+}
+
+/// Killed when it is dropped.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -59,20 +74,22 @@ fn systemd_is_told_of_start_life_and_end() {
             }
         }
     };
-    let mut relay = command()
-        .args(["serve", "--config", config.to_str().unwrap()])
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "200000")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut relay = Guard(
+        command()
+            .args(["serve", "--config", config.to_str().unwrap()])
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     expect("READY=1");
     expect("STATUS=not ready: ");
     expect("WATCHDOG=1");
     expect("WATCHDOG=1");
-    Command::new("kill").arg(relay.id().to_string()).status().unwrap();
+    Command::new("kill").arg(relay.0.id().to_string()).status().unwrap();
     expect("STOPPING=1");
-    let status = wait_for("the relay ends", SOON, || relay.try_wait().unwrap());
+    let status = wait_for("the relay ends", SOON, || relay.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }

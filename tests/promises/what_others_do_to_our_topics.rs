@@ -1,7 +1,7 @@
 //! An operator, or a second deployment, may take away what the relay rests on. It never guesses: it goes on where that is
 //! known to be right, and else waits, and says for whom.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::producer::Producer;
 
@@ -138,12 +138,21 @@ fn a_process_that_slept_through_its_transaction_repeats_nothing() {
 fn what_may_not_be_written_waits_and_is_no_dead_letter() {
     let kafka = Kafka::own(1);
     let deployment = Deployment::new("forbidden", &kafka);
-    let relay = deployment.relay().up();
+    let mut relay = deployment.relay().up();
     let before = accepted(&relay);
     deployment.wait_until_forwarded(SOON);
     kafka.forbid_writing(&deployment.events());
     let waiting = accepted(&relay);
+    let since = Instant::now();
     wait_for_held(&relay, "kafka");
+    relay.stop();
+    relay.restart();
+    let waited = since.elapsed().as_secs_f64();
+    wait_for_held(&relay, "kafka");
+    // Not only since the partitions came to this process.
+    let lag = relay.metric("forward_lag_seconds");
+    assert!(lag >= waited, "a lag of {lag} s after {waited} s");
+    relay.wait_ready();
     assert!(relay.is_ready(), "deliveries are kept all the same");
     let told = relay.status().unwrap()["forward"]["owned"].to_string();
     assert!(told.contains("authoriz"), "{told}");

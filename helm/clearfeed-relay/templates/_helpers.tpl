@@ -25,6 +25,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* Of pods beside the relay's: none of its Services and policies is theirs. Takes the root and the component. */}}
+{{- define "clearfeed-relay.sideLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}-{{ index . 1 }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "clearfeed-relay.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{- end -}}
@@ -72,6 +83,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- if $properties -}}{{- $_ := set $kafka "properties" $properties -}}{{- end -}}
 {{- if $files -}}{{- $_ := set $kafka "property_files" $files -}}{{- end -}}
+{{- /* Strimzi's operator makes them, and two makers would race. */ -}}
+{{- if and .Values.strimzi.enabled (not (hasKey $kafka "create_topics")) }}{{ $_ := set $kafka "create_topics" false }}{{ end -}}
 {{- $_ := set $config "kafka" $kafka -}}
 {{- $forward := default dict $config.forward -}}
 {{- if not $forward.group -}}{{- $_ := set $forward "group" $name -}}{{- end -}}
@@ -105,6 +118,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "clearfeed-relay.bytes" -}}
 {{- $key := index . 0 -}}
 {{- $text := index . 1 | toString | replace " " "" -}}
+{{- if not (kindIs "string" (index . 1)) }}{{ $text = index . 1 | int64 | toString }}{{ end -}}
 {{- if not (regexMatch "^[0-9]+(B|KiB|MiB|KB|MB)?$" $text) -}}
 {{- fail (printf "%s: found %s; with strimzi.enabled wanted a whole number with B, KB, MB, KiB or MiB" $key $text) -}}
 {{- end -}}
