@@ -33,6 +33,7 @@ mod secrets_change_while_it_runs;
 mod sources_are_apart;
 mod strangers_shut_nobody_out;
 mod supervisors_are_told;
+mod the_dashboard_has_data;
 mod the_judge_finds_every_fault;
 mod the_ledger_says_where_to_go_on;
 mod the_listener_speaks_tls;

@@ -8,10 +8,12 @@
 #![allow(unreachable_pub, reason = "a library of helpers, only that no crate is made of it")]
 
 pub mod balancer;
+pub mod dashboard;
 pub mod deployment;
 pub mod http;
 pub mod judge;
 pub mod kafka;
+pub mod prometheus;
 pub mod proxy;
 pub mod reader;
 pub mod relay;
@@ -42,7 +44,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub const AFTER_TIMEOUTS: Duration = Duration::from_secs(90);
 
 /// How often a condition is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits until `look` finds something. Panics with `what` was waited for when the deadline has passed.
 #[track_caller]
