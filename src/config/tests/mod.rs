@@ -182,7 +182,7 @@ fn files_that_cannot_be_read_are_problems_too() {
 #[test]
 fn secrets_are_shown_nowhere() {
     let properties = "[kafka.properties]\n\"sasl.username\" = \"relay\"\n\"sasl.password\" = \"hunter2\"\n\
-        \"ssl.key.pem\" = \"hunter2\"\n\"sasl.oauthbearer.config\" = \"hunter2\"\n\"sasl.jaas.config\" = \"hunter2\"\n";
+        \"ssl.key.pem\" = \"hunter2\"\n\"sasl.oauthbearer.client.secret\" = \"hunter2\"\n\"sasl.jaas.config\" = \"hunter2\"\n";
     let config = from_toml(&format!("{MINIMAL}{properties}")).unwrap();
     let shown = format!("{config:?}");
     assert!(
