@@ -63,6 +63,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $name := printf "%s-%s" .Release.Namespace (include "clearfeed-relay.fullname" .) -}}
 {{- if not $config.sources -}}{{- fail "config.sources: wanted a source, such as --set config.sources.main.public_url=https://hooks.example.com/clearfeed/events" -}}{{- end -}}
 {{- range $source, $settings := $config.sources -}}
+{{- if not (default dict $settings).public_url -}}{{- fail (printf "config.sources.%s.public_url: wanted the URL as ClearFeed has it, such as https://hooks.example.com/clearfeed/events" $source) -}}{{- end -}}
 {{- if not $settings.signing_secret_files -}}
 {{- $secret := get $.Values.signingSecrets $source -}}
 {{- if not $secret -}}{{- fail (printf "signingSecrets.%s.name: wanted the name of the Secret with the signing secret of config.sources.%s" $source $source) -}}{{- end -}}
