@@ -56,11 +56,25 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- define "clearfeed-relay.kafkaFolder" -}}/etc/clearfeed-relay/kafka{{- end -}}
 {{- define "clearfeed-relay.tlsFolder" -}}/etc/clearfeed-relay/tls{{- end -}}
 
+{{/* Null is how Helm unsets a value; to the relay it is one. */}}
+{{- define "clearfeed-relay.withoutNulls" -}}
+{{- $kept := dict -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "map" $value -}}
+{{- $_ := set $kept $key (include "clearfeed-relay.withoutNulls" $value | fromJson) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $kept $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $kept -}}
+{{- end -}}
+
 {{/* The relay's configuration: that of the values, and what the chart knows better where they do not say it. In JSON, which
      is YAML too: Helm's own YAML writes 10000000 as 1e+07. */}}
 {{- define "clearfeed-relay.config" -}}
-{{- $config := deepCopy .Values.config -}}
-{{- $name := printf "%s-%s" .Release.Namespace (include "clearfeed-relay.fullname" .) -}}
+{{- $config := include "clearfeed-relay.withoutNulls" .Values.config | fromJson -}}
+{{- /* A namespace has no dot: no two releases give the same. */ -}}
+{{- $name := printf "%s.%s" .Release.Namespace (include "clearfeed-relay.fullname" .) -}}
 {{- if not $config.sources -}}{{- fail "config.sources: wanted a source, such as --set config.sources.main.public_url=https://hooks.example.com/clearfeed/events" -}}{{- end -}}
 {{- range $source, $settings := $config.sources -}}
 {{- if not (default dict $settings).public_url -}}{{- fail (printf "config.sources.%s.public_url: wanted the URL as ClearFeed has it, such as https://hooks.example.com/clearfeed/events" $source) -}}{{- end -}}
@@ -158,12 +172,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toJson $hosts -}}
 {{- end -}}
 
-{{/* Everything that is mounted beside the configuration. */}}
+{{/* Everything that is mounted beside the configuration; takes the root and the role. What only forwards sees no signing secret. */}}
 {{- define "clearfeed-relay.volumes" -}}
+{{- $root := index . 0 -}}
+{{- $hasIntake := ne (index . 1) "forward" -}}
 - name: config
   configMap:
-    name: {{ include "clearfeed-relay.fullname" . }}
-{{- range $source, $secret := .Values.signingSecrets }}
+    name: {{ include "clearfeed-relay.fullname" $root }}
+{{- range $source, $secret := ternary $root.Values.signingSecrets dict $hasIntake }}
 - name: {{ printf "secret-%s" $source | replace "_" "-" | lower | trunc 63 }}
   projected:
     defaultMode: 0440
@@ -181,7 +197,7 @@ app.kubernetes.io/component: {{ index . 1 }}
             - key: {{ default "signing-secret-previous" $secret.previousKey }}
               path: previous
 {{- end }}
-{{- with .Values.kafkaSecrets }}
+{{- with $root.Values.kafkaSecrets }}
 - name: kafka
   projected:
     defaultMode: 0440
@@ -194,7 +210,7 @@ app.kubernetes.io/component: {{ index . 1 }}
               path: {{ $property }}
     {{- end }}
 {{- end }}
-{{- with .Values.tls.secretName }}
+{{- with ternary $root.Values.tls.secretName "" $hasIntake }}
 - name: tls
   secret:
     secretName: {{ . }}
@@ -203,23 +219,25 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "clearfeed-relay.mounts" -}}
+{{- $root := index . 0 -}}
+{{- $hasIntake := ne (index . 1) "forward" -}}
 - name: config
-  mountPath: {{ include "clearfeed-relay.configFile" . }}
+  mountPath: {{ include "clearfeed-relay.configFile" $root }}
   subPath: relay.yaml
   readOnly: true
-{{- range $source, $_ := .Values.signingSecrets }}
+{{- range $source, $_ := ternary $root.Values.signingSecrets dict $hasIntake }}
 - name: {{ printf "secret-%s" $source | replace "_" "-" | lower | trunc 63 }}
-  mountPath: {{ include "clearfeed-relay.secretsFolder" $ }}/{{ $source }}
+  mountPath: {{ include "clearfeed-relay.secretsFolder" $root }}/{{ $source }}
   readOnly: true
 {{- end }}
-{{- if .Values.kafkaSecrets }}
+{{- if $root.Values.kafkaSecrets }}
 - name: kafka
-  mountPath: {{ include "clearfeed-relay.kafkaFolder" . }}
+  mountPath: {{ include "clearfeed-relay.kafkaFolder" $root }}
   readOnly: true
 {{- end }}
-{{- if .Values.tls.secretName }}
+{{- if and $hasIntake $root.Values.tls.secretName }}
 - name: tls
-  mountPath: {{ include "clearfeed-relay.tlsFolder" . }}
+  mountPath: {{ include "clearfeed-relay.tlsFolder" $root }}
   readOnly: true
 {{- end }}
 {{- end -}}
