@@ -93,6 +93,7 @@ async fn serve(mut relay: Relay, mut signals: Signals) -> anyhow::Result<()> {
         signals.received().await;
     }
     tracing::info!("told to stop: draining");
+    supervisor::stopping();
     tokio::select! {
         drained = relay.drain() => drained,
         () = signals.received() => {

@@ -33,6 +33,12 @@ pub(super) async fn run(health: Arc<Health>) {
     }
 }
 
+/// The drain begins, and may be over before the next look.
+pub(super) fn stopping() {
+    // Who cannot be told was told of in the log.
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+}
+
 /// What a process in this state says. systemd takes `READY=1` once and each `WATCHDOG=1` for a sign of life, whether it
 /// asked for one or not.
 fn states<'s>(health: &Health, status: &'s str, now: Instant) -> Vec<NotifyState<'s>> {

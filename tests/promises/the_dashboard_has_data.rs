@@ -78,6 +78,9 @@ fn replica(deployment: &Deployment, name: &str) -> Relay {
         .set("intake.answer_timeout", r#""2s""#) // so that an outage is soon seen
         .set("sources.other.public_url", &format!("{OTHER_URL:?}"))
         .set("sources.other.signing_secret_files", &format!("[{secret_file:?}]"))
+        .set("sources.canary.public_url", r#""https://hooks.example.com/clearfeed/canary""#)
+        .set("sources.canary.signing_secret_files", &format!("[{secret_file:?}]"))
+        .set("sources.canary.topic", &format!("{:?}", deployment.topic("canary")))
         .set("sources.other.topic", &format!("{:?}", deployment.topic("other.{type}")))
         .start()
 }
@@ -158,7 +161,7 @@ impl Page {
             let is_empty = |query: &&Query| marks(query).is_empty();
             annotations.iter().filter(is_empty).map(|query| query.name.clone()).collect()
         });
-        for (menu, wanted) in [("namespace", 2), ("job", 1), ("instance", 2), ("source", 2)] {
+        for (menu, wanted) in [("namespace", 2), ("job", 1), ("instance", 2), ("source", 3)] {
             let (_, series, label) =
                 self.dashboard.menus().into_iter().find(|(name, ..)| name == menu).unwrap();
             let values = self.prometheus.label_values(&filled(&series, &ALL), &label);

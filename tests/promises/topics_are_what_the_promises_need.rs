@@ -88,7 +88,11 @@ fn what_the_chart_lets_strimzi_make_is_what_the_relay_wants() {
         let value = |key: &str| topic.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         let settings = topic.split_once("  config:\n").unwrap().1.lines();
         let settings: Vec<_> = settings.filter_map(|line| line.trim().split_once(": ")).collect();
-        kafka.create_topic(value("  topicName: "), value("  partitions: ").parse().unwrap(), &settings);
+        kafka.create_topic(
+            value("  topicName: ").trim_matches('"'),
+            value("  partitions: ").parse().unwrap(),
+            &settings,
+        );
         made += 1;
     }
     assert_eq!(made, 5, "with the route's: {manifests}");

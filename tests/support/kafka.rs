@@ -245,7 +245,7 @@ impl Kafka {
 }
 
 fn all_may_read(topic: &str) -> String {
-    format!("--allow-principal User:* --operation Read --operation Describe --topic {topic}")
+    format!("--allow-principal User:* --operation Read --operation DescribeConfigs --topic {topic}")
 }
 
 /// Where a broker that was started meanwhile is not to be waited for long.
