@@ -12,8 +12,7 @@ use sha2::{Digest, Sha256};
 use super::chart;
 use super::verdict::Verdict;
 use crate::domain::delivery::Refusal;
-use crate::telemetry::labels::{Label, Outcome};
-use crate::telemetry::metrics::Ending;
+use crate::telemetry::labels::{Ending, Label, Outcome};
 use crate::telemetry::status::{
     Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, NotKept, PartitionState, PartitionStatus,
     SourceStatus, Status,

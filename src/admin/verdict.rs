@@ -1,8 +1,7 @@
 //! What a person wants to know first: does anything have to be done, and what.
 
 use crate::domain::delivery::Refusal;
-use crate::telemetry::labels::Label;
-use crate::telemetry::metrics::Ending;
+use crate::telemetry::labels::{Ending, Label};
 use crate::telemetry::status::{Durable, IntakeStatus, PartitionState, Reason, Status};
 
 /// Whether a person has to do something.

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::labels::Outcome;
-use super::metrics::{DeliveryCount, Ending};
+use super::labels::{Ending, Outcome};
+use super::metrics::DeliveryCount;
 use super::status::{LastHour, NotKept};
 
 /// Minutes that are told of, the one that is not over yet among them.

@@ -205,6 +205,31 @@ labels! {
     }
 }
 
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// As `deliveries_total` has it.
+    Answered(Outcome),
+    /// Where it is known why a delivery was not proven: as `auth_failures_total` has it.
+    NotAuthenticated(Refusal),
+}
+
+impl Ending {
+    /// The metric's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered(outcome) => outcome.as_str(),
+            Self::NotAuthenticated(reason) => reason.as_str(),
+        }
+    }
+}
+
+impl serde::Serialize for Ending {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl Outcome {
     /// Whether the sender may take it for done.
     pub fn is_success(self) -> bool {

@@ -14,7 +14,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 pub use super::family::{Entry, Kind, PREFIX};
 use super::family::{Family, Labelled, Numbered, Slots, families, opts};
 use super::labels::{
-    Eviction, Half, HeldReason, KafkaFault, Label, Outcome, RecordOutcome, Retry, TransactionEnd,
+    Ending, Eviction, Half, HeldReason, KafkaFault, Label, Outcome, RecordOutcome, Retry, TransactionEnd,
 };
 use super::refusals::{Refusals, Refused};
 use super::status::{ForwardStatus, PartitionState};
@@ -300,31 +300,6 @@ pub struct DeliveryCount {
     pub ending: Ending,
     /// How many.
     pub count: u64,
-}
-
-/// How a delivery ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// As `deliveries_total` has it.
-    Answered(Outcome),
-    /// Where it is known why a delivery was not proven: as `auth_failures_total` has it.
-    NotAuthenticated(Refusal),
-}
-
-impl Ending {
-    /// The metric's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered(outcome) => outcome.as_str(),
-            Self::NotAuthenticated(reason) => reason.as_str(),
-        }
-    }
-}
-
-impl serde::Serialize for Ending {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
 }
 
 /// What is counted for one source, under its configured name.

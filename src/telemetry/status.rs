@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::labels::{Concern, HeldReason};
-use super::metrics::Ending;
+use super::labels::{Concern, Ending, HeldReason};
 use crate::config::Setting;
 
 /// The whole answer.
