@@ -28,6 +28,7 @@ mod hostile_deliveries;
 mod hostile_http;
 mod killed_at_random_moments;
 mod nothing_unauthenticated_leaves_a_trace;
+mod records_are_as_described;
 mod replays_are_one_record;
 mod secrets_change_while_it_runs;
 mod sources_are_apart;

@@ -7,6 +7,7 @@
 
 #![allow(unreachable_pub, reason = "a library of helpers, only that no crate is made of it")]
 
+pub mod asyncapi;
 pub mod balancer;
 pub mod dashboard;
 pub mod deployment;
