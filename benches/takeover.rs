@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use clearfeed_relay::config::{self, Config};
 use clearfeed_relay::domain::fingerprint::{BodyHash, Fingerprint};
-use clearfeed_relay::domain::ledger_entry::{Decided, Fate, LedgerEntry};
-use clearfeed_relay::domain::window::Sighting;
+use clearfeed_relay::domain::ledger_entry::LedgerEntry;
+use clearfeed_relay::domain::window::{Decided, Fate, Sighting};
 use clearfeed_relay::forward::takeover::{Done, Job, Taken, Takeover};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};

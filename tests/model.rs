@@ -1,5 +1,5 @@
 //! The protocol of the forward half against a model of Kafka: thousands of schedules of deliveries, transactions, crashes,
-//! rebalances, zombies and lost answers, each drawn from a seed. The decisions are the product's own code; only the log,
+//! rebalances, zombies, lost answers, and dead letters that are put back, each drawn from a seed. The decisions are the product's own code; only the log,
 //! the group and the coordinator are modelled, with what docs/exactly-once.md says that they guarantee.
 //!
 //! A model that finds nothing proves nothing: each guarantee is also taken away, and must then be missed.
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clearfeed_relay::config::{self, Source};
+use clearfeed_relay::domain::event_record::DeadLetterReason;
 use clearfeed_relay::domain::inbox_record::Position;
 use clearfeed_relay::domain::ledger_entry::FORMAT;
 use clearfeed_relay::forward::memory::Memory;
@@ -38,9 +39,12 @@ enum Without {
     ReadingWhatTookPlace,
     /// The ledger's ids are forgotten when a partition is taken over.
     TheWindow,
+    /// A dead letter that was put back and died again is put back as what it was first.
+    NamingTheCopysOwnPlace,
 }
 
-/// A delivery in the inbox.
+/// A delivery in the inbox, or the copy of a dead letter.
+#[derive(Clone)]
 struct Record {
     headers: Vec<(&'static str, String)>,
     body: String,
@@ -55,6 +59,8 @@ struct Log {
     /// Ids with the number of their request, in the order in which they stand in the event topic.
     published: Vec<String>,
     conflicts: Vec<String>,
+    /// Of events whose type had no topic: where they stood in the inbox.
+    dead_letters: Vec<usize>,
 }
 
 /// How far a transaction is, at the broker.
@@ -81,6 +87,7 @@ struct Part {
     offset: i64,
     published: Vec<String>,
     conflicts: Vec<String>,
+    dead_letters: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -100,6 +107,8 @@ struct World {
     /// The group's assignment, and its generation.
     assigned: [usize; PARTITIONS],
     generation: u64,
+    /// Whether the topics that types name may be written to.
+    is_open: bool,
 }
 
 impl World {
@@ -113,6 +122,7 @@ impl World {
             owners: Default::default(),
             assigned: [0; PARTITIONS],
             generation: 0,
+            is_open: true,
         }
     }
 
@@ -130,7 +140,9 @@ impl World {
         let owner = self.one_of(OWNERS);
         // Most of it is work: where the group never rests no transaction comes to its end.
         match self.below(100) {
-            0..20 => self.deliver(),
+            0..16 => self.deliver(),
+            16..18 => self.redrive(),
+            18..20 => self.is_open = self.below(3) > 0,
             20..40 => self.hear_of_the_group(owner),
             40..55 => self.decide(owner),
             55..91 => self.go_on(owner),
@@ -160,6 +172,27 @@ impl World {
         ];
         let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
         self.logs[usize::try_from(request).unwrap() % PARTITIONS].inbox.push(Record { headers, body });
+    }
+
+    /// Puts a dead letter back, whether that was done before or not, and whatever became of it since.
+    fn redrive(&mut self) {
+        let partition = self.one_of(PARTITIONS);
+        let count = self.logs[partition].dead_letters.len();
+        if count > 0 {
+            let which = self.one_of(count);
+            self.put_back(partition, self.logs[partition].dead_letters[which]);
+        }
+    }
+
+    /// Appends a copy of the dead letter that stood there in the inbox.
+    fn put_back(&mut self, partition: usize, offset: usize) {
+        let mut copy = self.logs[partition].inbox[offset].clone();
+        let before = copy.headers.iter().position(|(name, _)| *name == "redriven");
+        if self.without != Without::NamingTheCopysOwnPlace || before.is_none() {
+            before.map(|header| copy.headers.remove(header));
+            copy.headers.push(("redriven", format!("{partition}:{offset}")));
+        }
+        self.logs[partition].inbox.push(copy);
     }
 
     /// The group moves a partition; only its generation fences who had it.
@@ -230,13 +263,15 @@ impl World {
             return;
         }
         let most = self.below(5) + 1;
-        let Self { owners, logs, sources, .. } = self;
+        let Self { owners, logs, sources, is_open, .. } = self;
         let owner = &mut owners[number];
         let (nowhere, none) = (BTreeSet::new(), BTreeMap::new());
-        let rules = Rules { sources, reserved: &nowhere, oversized: &none, admit: &|_| Admission::Exists };
+        let admit =
+            |_: &_| if *is_open { Admission::Exists } else { Admission::Refused("no topic".to_owned()) };
+        let rules = Rules { sources, reserved: &nowhere, oversized: &none, admit: &admit };
         let mut parts = BTreeMap::new();
         for (&partition, active) in &mut owner.active {
-            let (mut published, mut conflicts) = (Vec::new(), Vec::new());
+            let (mut published, mut conflicts, mut dead_letters) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..most {
                 let offset = active.next();
                 let Some(record) = logs[partition].inbox.get(usize::try_from(offset).unwrap()) else { break };
@@ -254,13 +289,16 @@ impl World {
                 match active.decide(&message, &rules).unwrap() {
                     Decision::Repeat => {}
                     Decision::Publish { .. } => published.push(id.clone()),
+                    Decision::DeadLetter(DeadLetterReason::NoTopic, _) => {
+                        dead_letters.push(usize::try_from(offset).unwrap());
+                    }
                     Decision::DeadLetter(..) => conflicts.push(record.body.clone() + &offset.to_string()),
                 }
             }
             let entry = active.ledger_entry(u32::try_from(PARTITIONS).unwrap());
             if entry.to > entry.from {
                 let (ledger, offset) = (entry.encode(), entry.to);
-                parts.insert(partition, Part { ledger, offset, published, conflicts });
+                parts.insert(partition, Part { ledger, offset, published, conflicts, dead_letters });
             }
         }
         if !parts.is_empty() {
@@ -286,12 +324,13 @@ impl World {
     /// Takes place, all of it.
     fn commit(&mut self, number: usize) {
         let Some(transaction) = self.owners[number].transaction.take() else { return };
-        for (partition, Part { ledger, offset, published, conflicts }) in transaction.parts {
+        for (partition, Part { ledger, offset, published, conflicts, dead_letters }) in transaction.parts {
             let log = &mut self.logs[partition];
             log.ledger.push(ledger);
             log.offset = Some(offset);
             log.published.extend(published);
             log.conflicts.extend(conflicts);
+            log.dead_letters.extend(dead_letters);
         }
     }
 
@@ -327,8 +366,19 @@ impl World {
         owner.active.retain(|partition, _| !transaction.parts.contains_key(partition));
     }
 
-    /// Everybody is well for long enough: one owner forwards all that is left.
+    /// Everybody is well for long enough: one owner forwards all that is left, and all dead letters are put back.
     fn settle(&mut self) {
+        self.is_open = true;
+        self.forward_all();
+        for partition in 0..PARTITIONS {
+            for offset in self.logs[partition].dead_letters.clone() {
+                self.put_back(partition, offset);
+            }
+        }
+        self.forward_all();
+    }
+
+    fn forward_all(&mut self) {
         self.owners = Default::default();
         self.assigned = [0; PARTITIONS];
         self.generation += 1;
@@ -349,8 +399,12 @@ impl World {
                     return Some(format!("event {id} stands {count} times in its topic"));
                 }
             }
+            // What was a dead letter comes late.
+            let died: BTreeSet<_> =
+                log.dead_letters.iter().map(|offset| id_of(&log.inbox[*offset])).collect();
+            let in_order = log.published.iter().filter(|id| !died.contains(id.as_str()));
             let first = |id: &str| log.inbox.iter().position(|record| id_of(record) == id).unwrap();
-            if !log.published.is_sorted_by_key(|id| first(id)) {
+            if !in_order.map(|id| first(id)).is_sorted() {
                 return Some(format!("out of order: {:?}", log.published));
             }
             // One for each body that an id came with beside its first.
@@ -391,6 +445,7 @@ fn each_guarantee_is_missed_when_it_is_taken_away() {
         Without::WaitingForOpenTransactions,
         Without::ReadingWhatTookPlace,
         Without::TheWindow,
+        Without::NamingTheCopysOwnPlace,
     ] {
         assert!(first_fault(without).is_some(), "{without:?} is missed by no schedule");
     }

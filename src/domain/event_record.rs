@@ -1,5 +1,6 @@
 //! What lands in Kafka: event records in CloudEvents' binary form, and dead letters.
 
+use super::dead_letter::header;
 use super::event::Event;
 use super::fingerprint::BodyDigest;
 use super::inbox_record::{Position, StoredDelivery};
@@ -95,9 +96,9 @@ impl Outgoing {
         original: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
     ) -> Self {
         let added = [
-            ("reason", reason.as_str().to_owned()),
-            ("detail", detail.to_owned()),
-            ("inbox", position.to_string()),
+            (header::REASON, reason.as_str().to_owned()),
+            (header::DETAIL, detail.to_owned()),
+            (header::INBOX, position.to_string()),
         ];
         let headers = added
             .into_iter()

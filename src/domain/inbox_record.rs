@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::delivery::AuthenticDelivery;
 use super::event::{self, Event, Malformed, Reading};
-use super::fingerprint::{BodyDigest, body_digest};
+use super::fingerprint::{BodyDigest, Fingerprint, body_digest};
 
 /// The value of the header `v` that intake writes, and the newest that forward reads.
 pub const FORMAT: &str = "1";
@@ -38,6 +38,8 @@ pub mod header {
     pub const CONTENT_TYPE: &str = "content-type";
     /// As sent, and not signed.
     pub const TRACEPARENT: &str = "traceparent";
+    /// Of a dead letter that was put back: where in the inbox it stood. Never written by intake.
+    pub const REDRIVEN: &str = "redriven";
 }
 
 /// What intake appends.
@@ -116,6 +118,25 @@ impl std::fmt::Display for Position {
     }
 }
 
+/// As [`Position`] is written; anything else is no position.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wanted PARTITION:OFFSET, such as 3:1207")]
+pub struct NoPosition;
+
+impl std::str::FromStr for Position {
+    type Err = NoPosition;
+
+    fn from_str(text: &str) -> Result<Self, NoPosition> {
+        let (partition, offset) = text.split_once(':').ok_or(NoPosition)?;
+        // Rust's numbers may have a sign.
+        if text.contains(['+', '-']) {
+            return Err(NoPosition);
+        }
+        let partition = partition.parse().map_err(|_| NoPosition)?;
+        Ok(Self { partition, offset: offset.parse().map_err(|_| NoPosition)? })
+    }
+}
+
 /// What the forward half makes of an inbox record.
 #[derive(Debug)]
 pub struct StoredDelivery<'a> {
@@ -133,6 +154,8 @@ pub struct StoredDelivery<'a> {
     pub reading: Result<Event<'a>, String>,
     /// SHA-256 of the body.
     pub digest: BodyDigest,
+    /// Of a dead letter that was put back: where it stood.
+    pub redriven: Option<Position>,
 }
 
 /// Why an inbox record cannot be taken as it stands.
@@ -174,7 +197,24 @@ impl<'a> StoredDelivery<'a> {
             traceparent: found.traceparent,
             reading: found.reading(body)?,
             digest,
+            redriven: found
+                .redriven
+                .map(|text| text.parse().map_err(|_| wrong(header::REDRIVEN, text)))
+                .transpose()?,
         })
+    }
+
+    /// Who it is: what has no readable id is told by its body.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match &self.reading {
+            Ok(event) => Fingerprint::event(self.source, event.request, &event.id),
+            Err(_) => Fingerprint::body(self.source, &self.digest),
+        }
+    }
+
+    /// The key of its record in the inbox.
+    pub fn key(&self) -> String {
+        self.reading.as_ref().map_or_else(|_| hex::encode(self.digest), Event::key)
     }
 }
 
@@ -211,6 +251,7 @@ struct Found<'a> {
     malformed: Option<&'a str>,
     digest: Option<&'a str>,
     traceparent: Option<&'a str>,
+    redriven: Option<&'a str>,
 }
 
 impl<'a> Found<'a> {
@@ -229,6 +270,7 @@ impl<'a> Found<'a> {
                 header::MALFORMED => &mut found.malformed,
                 header::BODY_SHA256 => &mut found.digest,
                 header::TRACEPARENT => &mut found.traceparent,
+                header::REDRIVEN => &mut found.redriven,
                 _ => continue,
             };
             let value = value.and_then(|value| std::str::from_utf8(value).ok());

@@ -10,7 +10,7 @@
 //! ```
 
 use super::fingerprint::{BodyHash, Fingerprint};
-use super::window::Sighting;
+use super::window::{Decided, Fate, Sighting};
 
 /// The value of the header `v` that this module writes, and the newest that it reads.
 pub const FORMAT: &str = "1";
@@ -28,26 +28,8 @@ pub struct LedgerEntry {
     pub last_ms: i64,
     /// Newest inbox time so far, in ms since 1970.
     pub newest_ms: i64,
-    /// What was new in between.
+    /// What was new in between. An id that an earlier entry has as well was put back, or had been forgotten: this one holds.
     pub ids: Vec<Decided>,
-}
-
-/// One id that was new, and what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decided {
-    /// Who, where and when.
-    pub sighting: Sighting,
-    /// What became of it.
-    pub fate: Fate,
-}
-
-/// What became of an inbox record that was new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It stands in an event topic.
-    Published,
-    /// It stands in the dead-letter topic.
-    DeadLetter,
 }
 
 /// Why a ledger record cannot be read.

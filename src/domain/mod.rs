@@ -2,6 +2,7 @@
 //!
 //! Bytes, values and `now` in; values out. No IO, no async, no clock, no global state.
 
+pub mod dead_letter;
 pub mod delivery;
 pub mod event;
 pub mod event_record;

@@ -27,10 +27,28 @@ pub struct Sighting {
     pub appended_ms: i64,
 }
 
+/// What became of an inbox record that was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It stands in an event topic.
+    Published,
+    /// It stands in the dead-letter topic.
+    DeadLetter,
+}
+
+/// One id that was new, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Who, where and when.
+    pub sighting: Sighting,
+    /// What became of it.
+    pub fate: Fate,
+}
+
 /// What the window says of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Never seen within the window; it is filed now.
+    /// Never seen within the window, or a dead letter that was put back; it is filed now.
     First,
     /// Seen, with the same body.
     Repeat {
@@ -61,18 +79,26 @@ impl Window {
         Self { kept_ms, newest_ms: i64::MIN, ring: Ring::default(), table: HashTable::new() }
     }
 
-    /// Says whether the id was there before, and files it when it was not.
-    pub fn observe(&mut self, sighting: Sighting) -> Verdict {
+    /// Says whether the id was there before, and files it, with what then becomes of it, when it was not.
+    ///
+    /// The copy of a dead letter that was put back is `redriven`: it names where that dead letter stood. It is first only
+    /// where the id is remembered as just that dead letter, and is remembered in its place from then on. So a second copy is
+    /// a repeat, and so is one of an event that was published meanwhile.
+    pub fn observe(&mut self, decided: Decided, redriven: Option<i64>) -> Verdict {
+        let sighting = decided.sighting;
         self.advance(sighting.appended_ms);
-        let filed = Filed::new(sighting, self.newest_ms);
+        let filed = Filed::new(decided, self.newest_ms);
         match self.entry(sighting.fingerprint) {
-            (Entry::Occupied(known), ring) => {
-                let first = ring.get(*known.get());
-                let first_offset = first.offset;
-                if first.body == sighting.body.0 {
-                    Verdict::Repeat { first_offset }
-                } else {
+            (Entry::Occupied(mut known), ring) => {
+                let first = *ring.get(*known.get());
+                let first_offset = first.offset();
+                if first.body != filed.body {
                     Verdict::Conflict { first_offset }
+                } else if first.is_dead_letter() && redriven == Some(first_offset) {
+                    *known.get_mut() = ring.push(filed);
+                    Verdict::First
+                } else {
+                    Verdict::Repeat { first_offset }
                 }
             }
             (Entry::Vacant(vacant), ring) => {
@@ -82,12 +108,12 @@ impl Window {
         }
     }
 
-    /// Files what the ledger says was new. An id that stands there twice had been forgotten in between: it is filed
-    /// under its latest time.
-    pub fn restore(&mut self, sighting: Sighting) {
-        self.advance(sighting.appended_ms);
-        let filed = Filed::new(sighting, self.newest_ms);
-        match self.entry(sighting.fingerprint) {
+    /// Files what the ledger says was new. An id that stands there twice had been forgotten in between, or was put back: the
+    /// latest is what became of it.
+    pub fn restore(&mut self, decided: Decided) {
+        self.advance(decided.sighting.appended_ms);
+        let filed = Filed::new(decided, self.newest_ms);
+        match self.entry(decided.sighting.fingerprint) {
             (Entry::Occupied(mut known), ring) => *known.get_mut() = ring.push(filed),
             (Entry::Vacant(vacant), ring) => {
                 vacant.insert(ring.push(filed));
@@ -140,7 +166,7 @@ impl Window {
         self.newest_ms
     }
 
-    /// Number of ids.
+    /// Number of ids; one that was put back counts twice until its first time is forgotten.
     pub fn len(&self) -> usize {
         self.ring.length
     }
@@ -169,16 +195,29 @@ struct Filed {
     high: u64,
     low: u64,
     body: u64,
-    offset: i64,
+    /// The offset; of a dead letter its complement, for no offset is negative.
+    place: i64,
     under_ms: i64,
 }
 
 impl Filed {
-    fn new(sighting: Sighting, under_ms: i64) -> Self {
-        let Sighting { fingerprint, body, offset, .. } = sighting;
+    fn new(decided: Decided, under_ms: i64) -> Self {
+        let Decided { sighting: Sighting { fingerprint, body, offset, .. }, fate } = decided;
         #[expect(clippy::cast_possible_truncation, reason = "two halves of 128 bits")]
         let (high, low) = ((fingerprint.0 >> 64) as u64, fingerprint.0 as u64);
-        Self { high, low, body: body.0, offset, under_ms }
+        let place = match fate {
+            Fate::Published => offset,
+            Fate::DeadLetter => !offset,
+        };
+        Self { high, low, body: body.0, place, under_ms }
+    }
+
+    fn is_dead_letter(&self) -> bool {
+        self.place < 0
+    }
+
+    fn offset(&self) -> i64 {
+        if self.is_dead_letter() { !self.place } else { self.place }
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -254,32 +293,86 @@ mod tests {
         Sighting { fingerprint, body: BodyHash(body), offset, appended_ms }
     }
 
+    fn published(sighting: Sighting) -> Decided {
+        Decided { sighting, fate: Fate::Published }
+    }
+
+    fn dead(sighting: Sighting) -> Decided {
+        Decided { sighting, fate: Fate::DeadLetter }
+    }
+
+    /// A delivery that would be published.
+    fn observe(window: &mut Window, sighting: Sighting) -> Verdict {
+        window.observe(published(sighting), None)
+    }
+
     #[test]
     fn tells_first_repeat_and_conflict() {
         let mut window = Window::new(WINDOW);
-        assert_eq!(window.observe(sighting(1, 5, 10, 0)), Verdict::First);
-        assert_eq!(window.observe(sighting(1, 5, 11, 0)), Verdict::Repeat { first_offset: 10 });
-        assert_eq!(window.observe(sighting(1, 6, 12, 0)), Verdict::Conflict { first_offset: 10 });
+        assert_eq!(observe(&mut window, sighting(1, 5, 10, 0)), Verdict::First);
+        assert_eq!(observe(&mut window, sighting(1, 5, 11, 0)), Verdict::Repeat { first_offset: 10 });
+        assert_eq!(observe(&mut window, sighting(1, 6, 12, 0)), Verdict::Conflict { first_offset: 10 });
+        assert_eq!(window.len(), 1);
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_put_back_takes_its_own_place_once() {
+        let mut window = Window::new(WINDOW);
+        assert_eq!(window.observe(dead(sighting(1, 5, 0, 0)), None), Verdict::First);
+        assert_eq!(
+            observe(&mut window, sighting(1, 5, 1, 0)),
+            Verdict::Repeat { first_offset: 0 },
+            "a redelivery"
+        );
+        let copy = |window: &mut Window, offset, named| {
+            window.observe(published(sighting(1, 5, offset, 0)), Some(named))
+        };
+        assert_eq!(copy(&mut window, 2, 1), Verdict::Repeat { first_offset: 0 }, "it names another place");
+        let other_body = published(sighting(1, 6, 3, 0));
+        assert_eq!(window.observe(other_body, Some(0)), Verdict::Conflict { first_offset: 0 });
+        // It dies again, and then its own place is the one to name.
+        assert_eq!(window.observe(dead(sighting(1, 5, 4, 0)), Some(0)), Verdict::First);
+        assert_eq!(copy(&mut window, 5, 0), Verdict::Repeat { first_offset: 4 });
+        assert_eq!(copy(&mut window, 6, 4), Verdict::First);
+        // It is published: nothing makes it first again.
+        for named in [0, 4, 6] {
+            assert_eq!(copy(&mut window, 7, named), Verdict::Repeat { first_offset: 6 });
+        }
+        assert_eq!(copy(&mut Window::new(WINDOW), 8, 4), Verdict::First, "nothing is remembered of it");
+    }
+
+    #[test]
+    fn of_an_id_that_was_put_back_the_second_time_is_kept() {
+        let mut window = Window::new(WINDOW);
+        window.observe(dead(sighting(1, 0, 0, 0)), None);
+        window.observe(published(sighting(1, 0, 1, 20 * HOUR_MS)), Some(0));
+        window.advance(30 * HOUR_MS);
+        assert_eq!(window.evict(30 * HOUR_MS), 1, "the first is forgotten");
+        assert_eq!(
+            observe(&mut window, sighting(1, 0, 2, 30 * HOUR_MS)),
+            Verdict::Repeat { first_offset: 1 }
+        );
         assert_eq!(window.len(), 1);
     }
 
     #[test]
     fn a_jump_of_either_clock_evicts_nothing() {
         let mut window = Window::new(WINDOW);
-        window.observe(sighting(1, 0, 0, 0));
+        observe(&mut window, sighting(1, 0, 0, 0));
         assert_eq!(window.evict(100 * HOUR_MS), 0, "our own clock alone");
-        window.observe(sighting(2, 0, 1, 100 * HOUR_MS));
+        observe(&mut window, sighting(2, 0, 1, 100 * HOUR_MS));
         assert_eq!(window.evict(HOUR_MS), 0, "a broker's clock alone");
         assert_eq!(window.evict(27 * HOUR_MS), 1, "both");
-        assert_eq!(window.observe(sighting(2, 0, 2, 100 * HOUR_MS)), Verdict::Repeat { first_offset: 1 });
-        assert_eq!(window.observe(sighting(1, 0, 3, 100 * HOUR_MS)), Verdict::First);
+        let repeat = Verdict::Repeat { first_offset: 1 };
+        assert_eq!(observe(&mut window, sighting(2, 0, 2, 100 * HOUR_MS)), repeat);
+        assert_eq!(observe(&mut window, sighting(1, 0, 3, 100 * HOUR_MS)), Verdict::First);
     }
 
     #[test]
     fn a_broker_clock_that_falls_back_shortens_no_memory() {
         let mut window = Window::new(WINDOW);
-        window.observe(sighting(1, 0, 0, 30 * HOUR_MS));
-        window.observe(sighting(2, 0, 1, 0));
+        observe(&mut window, sighting(1, 0, 0, 30 * HOUR_MS));
+        observe(&mut window, sighting(2, 0, 1, 0));
         assert_eq!(window.evict(50 * HOUR_MS), 0, "filed under the newest time before it, not its own");
     }
 
@@ -288,9 +381,18 @@ mod tests {
         let mut window = Window::new(WINDOW);
         for id in 0..100_000u32 {
             let fingerprint = Fingerprint::event("main", None, &id.to_string());
-            window.observe(Sighting { fingerprint, body: BodyHash(0), offset: 0, appended_ms: 0 });
+            observe(&mut window, Sighting { fingerprint, body: BodyHash(0), offset: 0, appended_ms: 0 });
         }
         assert!(window.bytes() <= 64 * window.len(), "{} bytes", window.bytes());
+    }
+
+    /// A ledger, read from its beginning.
+    fn rebuilt(ledger: &[Decided]) -> Window {
+        let mut window = Window::new(WINDOW);
+        for decided in ledger {
+            window.restore(*decided);
+        }
+        window
     }
 
     proptest! {
@@ -300,19 +402,16 @@ mod tests {
             steps in proptest::collection::vec((0u8..30, 0i64..2 * HOUR_MS, any::<bool>()), 1..200),
         ) {
             let mut window = Window::new(WINDOW);
-            let mut ledger: Vec<Sighting> = Vec::new();
+            let mut ledger: Vec<Decided> = Vec::new();
             let mut first_seen: HashMap<u8, i64> = HashMap::new();
             let mut now = 0;
             for (offset, (id, pause, rebuild)) in (0i64..).zip(steps) {
                 now += pause;
                 if rebuild {
-                    window = Window::new(WINDOW);
-                    for sighting in &ledger {
-                        window.restore(*sighting);
-                    }
+                    window = rebuilt(&ledger);
                 }
-                let seen = sighting(id, u64::from(id), offset, now);
-                let verdict = window.observe(seen);
+                let seen = published(sighting(id, u64::from(id), offset, now));
+                let verdict = window.observe(seen, None);
                 let remembered = first_seen.get(&id).is_some_and(|first| now - first <= 25 * HOUR_MS);
                 if remembered {
                     prop_assert_ne!(verdict, Verdict::First);
@@ -325,13 +424,41 @@ mod tests {
             }
         }
 
+        /// Against a plain map: each step delivers an id, or puts a copy back that names any offset, and its topic takes it
+        /// or not. First is said to what is new, and to a copy that names the id's last dead letter; to nothing once the
+        /// id is published.
+        #[test]
+        fn an_id_is_published_once_however_often_it_is_put_back(
+            steps in proptest::collection::vec((0u8..4, any::<bool>(), proptest::option::of(0i64..60), any::<bool>()), 1..120),
+        ) {
+            let mut window = Window::new(WINDOW);
+            let mut ledger: Vec<Decided> = Vec::new();
+            let mut last: HashMap<u8, Decided> = HashMap::new();
+            for (offset, (id, is_taken, redriven, rebuild)) in (0i64..).zip(steps) {
+                if rebuild {
+                    window = rebuilt(&ledger);
+                }
+                let seen = sighting(id, u64::from(id), offset, offset);
+                let seen = if is_taken { published(seen) } else { dead(seen) };
+                let is_first = last.get(&id).is_none_or(|last| {
+                    last.fate == Fate::DeadLetter && redriven == Some(last.sighting.offset)
+                });
+                let verdict = window.observe(seen, redriven);
+                prop_assert_eq!(verdict == Verdict::First, is_first);
+                if is_first {
+                    ledger.push(seen);
+                    last.insert(id, seen);
+                }
+            }
+        }
+
         #[test]
         fn the_cap_forgets_the_oldest_and_nothing_else(count in 1usize..10_000, cap in 1usize..10_000) {
             let mut window = Window::new(WINDOW);
             let print = |n: usize| Fingerprint::event("main", None, &n.to_string());
             for n in 0..count {
                 let appended_ms = i64::try_from(n).unwrap();
-                window.observe(Sighting { fingerprint: print(n), body: BodyHash(0), offset: 0, appended_ms });
+                observe(&mut window, Sighting { fingerprint: print(n), body: BodyHash(0), offset: 0, appended_ms });
                 while window.len() > cap {
                     window.evict_oldest();
                 }
@@ -340,7 +467,7 @@ mod tests {
             prop_assert_eq!(window.len(), kept);
             for n in count - kept..count {
                 let again = Sighting { fingerprint: print(n), body: BodyHash(0), offset: 1, appended_ms: 0 };
-                prop_assert_eq!(window.observe(again), Verdict::Repeat { first_offset: 0 });
+                prop_assert_eq!(observe(&mut window, again), Verdict::Repeat { first_offset: 0 });
             }
         }
     }

@@ -41,8 +41,9 @@ pub(super) struct Scope<'a> {
 pub(super) struct Forwarded {
     partitions: BTreeSet<i32>,
     repeats: u64,
+    published: u64,
     dead_letters: Vec<(DeadLetterReason, Position)>,
-    /// When intake had read the published events.
+    /// When intake had read the published events, but for those that were dead letters meanwhile.
     received: Vec<Timestamp>,
     /// Seconds that the broker's clock was ahead of intake's at the last record.
     clock_skew: Option<f64>,
@@ -156,6 +157,8 @@ impl Forwarded {
             Decision::Repeat => self.repeats += 1,
             Decision::Publish { topic, record, received } => {
                 send(transactions, topic.as_str(), &record, message)?;
+                self.published += 1;
+                let Some(received) = received else { return Ok(()) };
                 self.received.push(received);
                 #[expect(clippy::cast_precision_loss, reason = "clocks that are 285,000 years apart")]
                 let skew = (message.appended_ms - received.as_millisecond()) as f64 / 1e3;
@@ -218,7 +221,7 @@ impl Forwarded {
 
     /// Counts what is committed now.
     pub(super) fn count(&self, metrics: &ForwardMetrics) {
-        metrics.records.of(RecordOutcome::Published).inc_by(self.received.len() as u64);
+        metrics.records.of(RecordOutcome::Published).inc_by(self.published);
         metrics.records.of(RecordOutcome::Repeat).inc_by(self.repeats);
         for (reason, position) in &self.dead_letters {
             metrics.dead_letter(*reason, position.partition, position.offset);

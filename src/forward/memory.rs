@@ -41,7 +41,7 @@ impl Memory {
         let LedgerEntry { inbox_partitions, to, last_ms, newest_ms, ids, .. } =
             LedgerEntry::decode(format, value)?;
         for decided in ids {
-            self.window.restore(decided.sighting);
+            self.window.restore(decided);
         }
         self.window.advance(newest_ms);
         self.tail = Some(Tail { to, last_ms, inbox_partitions });

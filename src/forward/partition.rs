@@ -12,9 +12,9 @@ use crate::domain::event::Event;
 use crate::domain::event_record::{DeadLetterReason, Outgoing};
 use crate::domain::fingerprint::{BodyDigest, BodyHash, Fingerprint, body_digest};
 use crate::domain::inbox_record::{Position, StoredDelivery, Unreadable};
-use crate::domain::ledger_entry::{Decided, Fate, LedgerEntry};
+use crate::domain::ledger_entry::LedgerEntry;
 use crate::domain::route::{Destination, TopicName};
-use crate::domain::window::{Sighting, Verdict, Window};
+use crate::domain::window::{Decided, Fate, Sighting, Verdict, Window};
 use crate::telemetry::labels::{HeldReason, Label};
 
 /// A record of the inbox, as it was consumed.
@@ -41,8 +41,8 @@ pub enum Decision {
         topic: TopicName,
         /// As it will stand there.
         record: Outgoing,
-        /// When intake had read it.
-        received: Timestamp,
+        /// When intake had read it; nothing where it was a dead letter meanwhile, which says nothing about how quick we are.
+        received: Option<Timestamp>,
     },
     /// It goes to the dead-letter topic.
     DeadLetter(DeadLetterReason, Outgoing),
@@ -162,9 +162,12 @@ impl Partition {
             Ok(delivery) => match &delivery.reading {
                 Ok(event) => self.judge_event(message, &delivery, event, rules),
                 Err(malformed) => {
-                    let print = Fingerprint::body(delivery.source, &delivery.digest);
-                    let reason = DeadLetterReason::Malformed;
-                    Ok(self.unless_repeat(message, &delivery.digest, print, reason, malformed))
+                    let identity = Identity {
+                        print: delivery.fingerprint(),
+                        digest: &delivery.digest,
+                        redriven: redriven(message, &delivery),
+                    };
+                    Ok(self.unless_repeat(message, identity, DeadLetterReason::Malformed, malformed))
                 }
             },
             Err(Unreadable::Foreign(detail)) => Ok(self.judge_foreign(message, &detail, rules)),
@@ -179,12 +182,12 @@ impl Partition {
     /// get its head.
     fn judge_foreign(&mut self, message: &InboxMessage<'_>, detail: &str, rules: &Rules<'_>) -> Decision {
         let digest = body_digest(message.body);
-        let print = Fingerprint::body("", &digest);
+        let identity = Identity { print: Fingerprint::body("", &digest), digest: &digest, redriven: None };
         if rules.refusals(message.position) == 0 {
-            return self.unless_repeat(message, &digest, print, DeadLetterReason::Malformed, detail);
+            return self.unless_repeat(message, identity, DeadLetterReason::Malformed, detail);
         }
         let detail = format!("the head of a record that the dead-letter topic found too large: {detail}");
-        match self.unless_repeat(message, &digest, print, DeadLetterReason::Malformed, &detail) {
+        match self.unless_repeat(message, identity, DeadLetterReason::Malformed, &detail) {
             Decision::DeadLetter(reason, record) => Decision::DeadLetter(reason, record.head()),
             decision => decision,
         }
@@ -199,49 +202,64 @@ impl Partition {
     ) -> Result<Decision, Held> {
         // Asked before the id is filed: where Kafka would not say, nothing was decided.
         let destination = destination(message.position, delivery, event, rules)?;
-        let print = Fingerprint::event(delivery.source, event.request, &event.id);
-        match self.window.observe(sighting(message, print, &delivery.digest)) {
+        let fate = if destination.is_ok() { Fate::Published } else { Fate::DeadLetter };
+        let sighting = sighting(message, delivery.fingerprint(), &delivery.digest);
+        let decided = Decided { sighting, fate };
+        match self.window.observe(decided, redriven(message, delivery)) {
             Verdict::Repeat { .. } => return Ok(Decision::Repeat),
             Verdict::Conflict { first_offset } => {
                 let print =
                     Fingerprint::conflict(delivery.source, event.request, &event.id, &delivery.digest);
+                // Whatever it names: the id is another body's, and stays that.
+                let identity = Identity { print, digest: &delivery.digest, redriven: None };
                 let detail =
                     format!("the same id with another body was first seen at inbox offset {first_offset}");
-                let reason = DeadLetterReason::Conflict;
-                return Ok(self.unless_repeat(message, &delivery.digest, print, reason, &detail));
+                return Ok(self.unless_repeat(message, identity, DeadLetterReason::Conflict, &detail));
             }
             Verdict::First => {}
         }
-        let position = message.position;
-        let (fate, decision) = match destination {
-            Ok(topic) => {
-                let record = Outgoing::event(delivery, event, position);
-                (Fate::Published, Decision::Publish { topic, record, received: delivery.received })
-            }
-            Err((reason, detail)) => {
-                (Fate::DeadLetter, dead_letter(message, &delivery.digest, reason, &detail))
-            }
-        };
-        self.draft.ids.push(Decided { sighting: sighting(message, print, &delivery.digest), fate });
-        Ok(decision)
+        self.draft.ids.push(decided);
+        Ok(match destination {
+            Ok(topic) => Decision::Publish {
+                topic,
+                record: Outgoing::event(delivery, event, message.position),
+                received: delivery.redriven.is_none().then_some(delivery.received),
+            },
+            Err((reason, detail)) => dead_letter(message, &delivery.digest, reason, &detail),
+        })
     }
 
     /// A dead letter of what has an identity of its own, unless it was there before.
     fn unless_repeat(
         &mut self,
         message: &InboxMessage<'_>,
-        digest: &BodyDigest,
-        print: Fingerprint,
+        Identity { print, digest, redriven }: Identity<'_>,
         reason: DeadLetterReason,
         detail: &str,
     ) -> Decision {
-        let sighting = sighting(message, print, digest);
-        if self.window.observe(sighting) != Verdict::First {
+        let decided = Decided { sighting: sighting(message, print, digest), fate: Fate::DeadLetter };
+        if self.window.observe(decided, redriven) != Verdict::First {
             return Decision::Repeat;
         }
-        self.draft.ids.push(Decided { sighting, fate: Fate::DeadLetter });
+        self.draft.ids.push(decided);
         dead_letter(message, digest, reason, detail)
     }
+}
+
+/// What tells a record that is no event from its repeats.
+#[derive(Clone, Copy)]
+struct Identity<'a> {
+    print: Fingerprint,
+    digest: &'a BodyDigest,
+    /// The offset of the dead letter that it is a copy of.
+    redriven: Option<i64>,
+}
+
+/// The offset of the dead letter that the record is a copy of. One that names another partition is of another hand, and like
+/// any other delivery.
+fn redriven(message: &InboxMessage<'_>, delivery: &StoredDelivery<'_>) -> Option<i64> {
+    let named = delivery.redriven.filter(|named| named.partition == message.position.partition)?;
+    Some(named.offset)
 }
 
 fn dead_letter(
@@ -350,19 +368,21 @@ mod tests {
 
         /// An event as intake writes it.
         fn event(&mut self, offset: i64, id: &str, kind: &str, body: &str) -> Result<Decision, Held> {
+            self.delivery(offset, &[("id", id), ("request", "352"), ("type", kind)], body)
+        }
+
+        /// A delivery as intake writes it, with what could be read of it, or what else is wanted.
+        fn delivery(&mut self, offset: i64, more: &[(&str, &str)], body: &str) -> Result<Decision, Held> {
             let digest = hex::encode(body_digest(body.as_bytes()));
-            let headers = [
+            let fixed = [
                 ("v", "1"),
                 ("source", "main"),
                 ("received", "2026-11-24T00:00:00.000000001Z"),
                 ("retry", "0"),
                 ("timestamp", "1793901532"),
-                ("id", id),
-                ("request", "352"),
-                ("type", kind),
                 ("body-sha256", &digest),
             ];
-            self.decide(offset, &headers, body)
+            self.decide(offset, &[&fixed[..], more].concat(), body)
         }
     }
 
@@ -432,6 +452,57 @@ mod tests {
             matches!(world.event(3, "d", "new", "{}"), Ok(Decision::Publish { .. })),
             "nothing was filed"
         );
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_put_back_is_published_once_and_says_nothing_of_our_speed() {
+        let mut world = World::new();
+        let copy =
+            |named: &'static str| [("id", "a"), ("request", "352"), ("type", "new"), ("redriven", named)];
+        world.admission = Admission::Refused("no".to_owned());
+        assert_eq!(reason(&world.event(0, "a", "new", "{}").unwrap()), DeadLetterReason::NoTopic);
+        assert_eq!(reason(&world.delivery(1, &copy("3:0"), "{}").unwrap()), DeadLetterReason::NoTopic);
+        world.admission = Admission::Exists;
+        assert_eq!(world.delivery(2, &copy("3:0"), "{}"), Ok(Decision::Repeat), "that one died again, at 1");
+        assert_eq!(world.delivery(3, &copy("2:1"), "{}"), Ok(Decision::Repeat), "another partition's");
+        assert_eq!(reason(&world.delivery(4, &copy("3:1"), "[]").unwrap()), DeadLetterReason::Conflict);
+        assert_eq!(world.delivery(5, &copy("3:4"), "[]"), Ok(Decision::Repeat), "a conflict stays one");
+        let Ok(Decision::Publish { record, received, .. }) = world.delivery(6, &copy("3:1"), "{}") else {
+            panic!("not published");
+        };
+        assert_eq!(received, None);
+        assert!(record.headers.iter().all(|(name, _)| name != "redriven"));
+        assert_eq!(world.delivery(7, &copy("3:1"), "{}"), Ok(Decision::Repeat), "put back twice");
+        assert_eq!(world.event(8, "a", "new", "{}"), Ok(Decision::Repeat));
+        let ids = world.partition.ledger_entry(12).ids;
+        let offsets: Vec<_> = ids.iter().map(|decided| (decided.sighting.offset, decided.fate)).collect();
+        let (dead, published) = (Fate::DeadLetter, Fate::Published);
+        assert_eq!(offsets, [(0, dead), (1, dead), (4, dead), (6, published)]);
+    }
+
+    #[test]
+    fn what_is_no_event_stays_none_when_it_is_put_back_and_what_names_no_place_is_another_hands() {
+        let mut world = World::new();
+        let malformed = [("malformed", "no id")];
+        assert_eq!(reason(&world.delivery(0, &malformed, "{").unwrap()), DeadLetterReason::Malformed);
+        assert_eq!(world.delivery(1, &malformed, "{"), Ok(Decision::Repeat));
+        let copy = [("malformed", "no id"), ("redriven", "3:0")];
+        assert_eq!(reason(&world.delivery(2, &copy, "{").unwrap()), DeadLetterReason::Malformed);
+        assert_eq!(
+            world.delivery(3, &copy, "{"),
+            Ok(Decision::Repeat),
+            "it names the first, and died again at 2"
+        );
+        for (offset, place) in [(4, ""), (5, "0"), (6, "3:-1"), (7, "here")] {
+            let forged = [("id", "a"), ("request", "352"), ("type", "request"), ("redriven", place)];
+            let Decision::DeadLetter(DeadLetterReason::Malformed, record) =
+                world.delivery(offset, &forged, &format!("{{ {offset} }}")).unwrap()
+            else {
+                panic!("no dead letter: {place}");
+            };
+            let detail = String::from_utf8(record.headers[1].1.clone()).unwrap();
+            assert!(detail.contains("header `redriven` is"), "{detail}");
+        }
     }
 
     #[test]

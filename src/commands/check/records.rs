@@ -76,6 +76,9 @@ fn clocks(newest: Option<&OwnedMessage>) -> Check {
             ),
         );
     }
+    if header_of(record, header::REDRIVEN).is_some() {
+        return Check::skipped(CLOCKS, "the inbox's newest record is a dead letter that was put back");
+    }
     let received =
         header_of(record, header::RECEIVED).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
     let Some(received) = received else {
