@@ -26,6 +26,8 @@ enum Command {
     Demo(commands::demo::Arguments),
     /// Play ClearFeed against any URL: pings, signed events, redeliveries
     Simulate(Box<commands::simulate::Arguments>),
+    /// Put dead letters back into the inbox, once their cause is mended; list them; show one
+    Redrive(commands::redrive::Arguments),
     /// Explain why a captured request is taken for ClearFeed's, or is not
     Verify(commands::verify::Arguments),
 }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Health(arguments) => commands::health::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(*arguments),
+        Command::Redrive(arguments) => commands::redrive::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
     };
     result.unwrap_or_else(|error| commands::exit::report(&error))

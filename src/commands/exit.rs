@@ -12,6 +12,11 @@ pub(crate) const OUT_OF_REACH: u8 = 69;
 /// The configuration is wrong (`EX_CONFIG` of sysexits).
 pub(crate) const WRONG_CONFIGURATION: u8 = 78;
 
+/// Kafka or ClearFeed could not be asked, or did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct OutOfReach(pub(crate) String);
+
 /// Tells on stderr why a command failed, and gives the exit code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let is_configuration = error.is::<Problems>();
@@ -22,5 +27,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     };
     // Without a stderr there is nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
-    ExitCode::from(if is_configuration { WRONG_CONFIGURATION } else { FAILED })
+    ExitCode::from(if is_configuration {
+        WRONG_CONFIGURATION
+    } else if error.is::<OutOfReach>() {
+        OUT_OF_REACH
+    } else {
+        FAILED
+    })
 }

@@ -7,6 +7,7 @@ pub(crate) mod demo;
 mod descriptors;
 pub(crate) mod exit;
 pub(crate) mod health;
+pub(crate) mod redrive;
 mod relay;
 mod reload;
 mod secrets;

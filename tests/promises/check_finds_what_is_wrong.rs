@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -106,24 +105,6 @@ fn what_is_wrong_is_told_with_its_repair() {
     assert_wrong(&found, 69, "kafka", kafka.servers());
 }
 
-/// The commands of `deploy/kafka/acls`.
-fn acls(deployment: &Deployment) -> Vec<String> {
-    let options = [
-        ("user", "relay".to_owned()),
-        ("inbox", deployment.inbox()),
-        ("ledger", deployment.ledger()),
-        ("dead-letter", deployment.dead_letters()),
-        ("events", deployment.events()),
-        ("group", deployment.group()),
-        ("transactional-id", deployment.transactional_id("")),
-    ];
-    let arguments = options.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kafka/acls");
-    let output = Command::new(script).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
-}
-
 /// SCRAM over TLS, and a Kafka that forbids what no rule allows.
 #[test]
 fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints() {
@@ -143,7 +124,7 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
             .set(r#"kafka.properties."ssl.ca.location""#, &format!("{authority:?}"))
             .set(r#"kafka.property_files."sasl.password""#, &format!("{:?}", password.display().to_string()))
     };
-    let all = acls(&deployment);
+    let all = deployment.acls("all");
     all.iter().for_each(|acl| kafka.acls(acl));
     let relay = plan("relay").up();
     let durability = "durability".to_owned();

@@ -24,6 +24,7 @@ mod an_outage_of_kafka_loses_nothing;
 mod authentic_bytes_are_never_dropped;
 mod check_finds_what_is_wrong;
 mod clocks_may_be_wrong;
+mod dead_letters_come_back;
 mod hostile_deliveries;
 mod hostile_http;
 mod killed_at_random_moments;

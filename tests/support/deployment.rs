@@ -1,7 +1,8 @@
 //! What replicas of one relay have in common: topics, a group, a secret. Each test has its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -136,6 +137,25 @@ impl Deployment {
     /// Where the readers find Kafka.
     pub fn servers(&self) -> &str {
         &self.servers
+    }
+
+    /// The commands of `deploy/kafka/acls` that give the user `relay` what a role needs here.
+    pub fn acls(&self, role: &str) -> Vec<String> {
+        let options = [
+            ("user", "relay".to_owned()),
+            ("role", role.to_owned()),
+            ("inbox", self.inbox()),
+            ("ledger", self.ledger()),
+            ("dead-letter", self.dead_letters()),
+            ("events", self.events()),
+            ("group", self.group()),
+            ("transactional-id", self.transactional_id("")),
+        ];
+        let arguments = options.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kafka/acls");
+        let output = Command::new(script).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// What all replicas logged in all their runs, with the replica and the run, in the order of time.

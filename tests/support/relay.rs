@@ -37,6 +37,13 @@ impl Plan {
         self
     }
 
+    /// Leaves out all keys that begin so.
+    #[must_use]
+    pub fn without(mut self, prefix: &str) -> Self {
+        self.settings.retain(|key, _| !key.starts_with(prefix));
+        self
+    }
+
     /// Finds Kafka by these proxies before it.
     #[must_use]
     pub fn behind<'p>(self, proxies: impl IntoIterator<Item = &'p Proxy>) -> Self {
