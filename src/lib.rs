@@ -24,6 +24,9 @@
 //! [`LedgerEntry`](domain::ledger_entry::LedgerEntry) that says what was decided, and the inbox offsets. A crash, a pause or a
 //! rebalance aborts it; the next owner [reads the ledger](forward::resume) and goes on where it ends.
 //!
+//! A [dead letter](domain::dead_letter::DeadLetter) whose cause is mended is put back into the inbox by `redrive`. Its copy names where it
+//! stood, and the window takes it for new once.
+//!
 //! # The house
 //!
 //! Four floors; imports point down only, and a test reads the sources for it.
