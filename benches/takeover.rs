@@ -149,7 +149,12 @@ impl Takeovers {
     fn one(&self) -> Measured {
         let (progress, cpu, began) = (Arc::default(), cpu_seconds(), Instant::now());
         self.jobs
-            .send(Job { partition: PARTITION, progress: Arc::downgrade(&progress), unsettled: None })
+            .send(Job {
+                partition: PARTITION,
+                progress: Arc::downgrade(&progress),
+                unsettled: None,
+                is_fresh: true,
+            })
             .unwrap();
         let done = self.done.recv_timeout(LONGEST).unwrap();
         let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);

@@ -129,6 +129,19 @@ fn without_tail(evidence: &Evidence) -> Decision {
     }
 }
 
+/// Where what waits in a held partition begins, at the latest: at our own offset, or, where that tells nothing, at the
+/// inbox's log start.
+pub fn waiting_from(reason: HeldReason, committed: Committed, inbox_start: i64, inbox_end: i64) -> i64 {
+    match committed {
+        Committed::Ours(at)
+            if reason != HeldReason::InboxRecreated && (inbox_start..=inbox_end).contains(&at) =>
+        {
+            at
+        }
+        _ => inbox_start,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +190,19 @@ mod tests {
         assert_eq!(hold(&shorter), HeldReason::InboxRecreated);
         let other_time = decide(&Evidence { inbox_last_ms: Some(8), ..EVIDENCE });
         assert_eq!(hold(&other_time), HeldReason::InboxRecreated);
+    }
+
+    #[test]
+    fn of_a_held_partition_all_waits_that_we_have_not_committed() {
+        let from = |reason, committed| waiting_from(reason, committed, 10, 100);
+        assert_eq!(from(HeldReason::LedgerOpen, Committed::Ours(50)), 50);
+        assert_eq!(from(HeldReason::LedgerOpen, Committed::Ours(100)), 100);
+        assert_eq!(from(HeldReason::LedgerOpen, Committed::Ours(9)), 10, "retention took the rest");
+        // Offsets that say nothing about this inbox.
+        for committed in [Committed::None, Committed::Foreign(50), Committed::Ours(101)] {
+            assert_eq!(from(HeldReason::LedgerGone, committed), 10, "{committed:?}");
+        }
+        assert_eq!(from(HeldReason::InboxRecreated, Committed::Ours(50)), 10);
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Loop {
     }
 
     fn attend_to_takeovers(&mut self, now: Instant) {
-        while let Ok(Done { job, result }) = self.done.try_recv() {
+        while let Ok(Done { job, result, backlog }) = self.done.try_recv() {
             if !self.slots.awaits(&job) {
                 continue;
             }
@@ -195,6 +195,7 @@ impl Loop {
                 Ok(taken) => taken,
                 Err(held) => {
                     self.slots.hold(job.partition, held, now);
+                    self.slots.waits(job.partition, backlog, now);
                     continue;
                 }
             };

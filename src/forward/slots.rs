@@ -37,6 +37,17 @@ struct Slot {
     next: Option<i64>,
     /// When nothing waited in the inbox.
     caught_up: Instant,
+    /// Of one that is held, as its last takeover found it: nothing is consumed from it.
+    backlog: Option<Backlog>,
+}
+
+/// What waits in a held partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Records of the inbox, at most.
+    pub records: i64,
+    /// When the oldest was appended, in ms since 1970.
+    pub oldest_ms: Option<i64>,
 }
 
 enum State {
@@ -90,6 +101,7 @@ impl Slots {
             since: Timestamp::now(),
             next: None,
             caught_up: now,
+            backlog: None,
         };
         self.slots.insert(partition, slot);
     }
@@ -109,7 +121,8 @@ impl Slots {
         for (&partition, slot) in &mut self.slots {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
                 let progress = Arc::default();
-                jobs.send(Job { partition, progress: Arc::downgrade(&progress), unsettled })?;
+                let is_fresh = slot.next.is_none() && slot.backlog.is_none();
+                jobs.send(Job { partition, progress: Arc::downgrade(&progress), unsettled, is_fresh })?;
                 slot.state = State::TakingOver(progress);
             }
         }
@@ -127,7 +140,8 @@ impl Slots {
         let Some(slot) = self.slots.get_mut(&number) else { return };
         let next = taken.partition.next();
         slot.next = Some(next);
-        slot.since = Timestamp::now();
+        slot.backlog = None;
+        slot.begins();
         slot.state = State::Active(Box::new(Active {
             partition: taken.partition,
             fetched: next,
@@ -142,7 +156,8 @@ impl Slots {
         let Some(slot) = self.slots.get_mut(&number) else { return };
         let pause = LAST_RETRY.min(FIRST_RETRY * 2u32.saturating_pow(slot.tries.min(16)));
         slot.tries += 1;
-        if slot.held.as_ref() != Some(&held) {
+        // The detail may name an offset that moves: it is held for as long as the reason stays.
+        if slot.held.as_ref().map(|held| held.reason) != Some(held.reason) {
             slot.since = Timestamp::now();
             let Held { reason, detail } = &held;
             tracing::warn!(partition = number, reason = reason.as_str(), detail, "partition is held");
@@ -151,11 +166,20 @@ impl Slots {
         slot.state = State::Waiting(now + pause);
     }
 
+    /// What is known of a partition that was just held.
+    pub(super) fn waits(&mut self, number: i32, backlog: Option<Backlog>, now: Instant) {
+        let Some((slot, backlog)) = self.slots.get_mut(&number).zip(backlog) else { return };
+        slot.backlog = Some(backlog);
+        if let Some(oldest_ms) = backlog.oldest_ms {
+            slot.waited(oldest_ms, now);
+        }
+    }
+
     /// What was decided and not committed is forgotten: these are taken over again, also those that just are.
     pub(super) fn retake(&mut self, numbers: &BTreeSet<i32>, now: Instant) {
         for (number, slot) in &mut self.slots {
             if !matches!(slot.state, State::Waiting(_)) && numbers.contains(number) {
-                slot.since = Timestamp::now();
+                slot.begins();
                 slot.state = State::Waiting(now);
             }
         }
@@ -218,7 +242,10 @@ impl Slots {
     /// What `/status` shows. `ends` are the inbox partitions' ends.
     pub(super) fn status(&mut self, now: Instant, ends: impl Fn(i32) -> Option<i64>) -> Vec<PartitionStatus> {
         let status = |(&partition, slot): (&i32, &mut Slot)| {
-            let lag = slot.next.zip(ends(partition)).map(|(next, end)| (end - next).max(0));
+            let lag = match slot.backlog {
+                Some(backlog) => Some(backlog.records),
+                None => slot.next.zip(ends(partition)).map(|(next, end)| (end - next).max(0)),
+            };
             // Of a partition that waits to be taken over nobody knows how much waits in it.
             let is_active = matches!(slot.state, State::Active(_));
             if lag.map_or(is_active, |lag| lag == 0) {
@@ -259,10 +286,7 @@ impl Slots {
         let Some(slot) = self.slots.get_mut(&partition).filter(|slot| slot.next == Some(offset)) else {
             return;
         };
-        let waited_ms = Timestamp::now().as_millisecond().saturating_sub(appended_ms);
-        // A broker whose clock is ahead, and a machine that started later than the record was written.
-        let waited = Duration::from_millis(u64::try_from(waited_ms).unwrap_or(0));
-        slot.caught_up = now.checked_sub(waited).unwrap_or(slot.caught_up);
+        slot.waited(appended_ms, now);
     }
 
     /// How long the oldest inbox record that is not forwarded yet may have waited.
@@ -272,6 +296,21 @@ impl Slots {
 }
 
 impl Slot {
+    /// Its state changes; a hold goes on until something was forwarded.
+    fn begins(&mut self) {
+        if self.held.is_none() {
+            self.since = Timestamp::now();
+        }
+    }
+
+    /// The oldest record that is not forwarded was appended then.
+    fn waited(&mut self, appended_ms: i64, now: Instant) {
+        let waited_ms = Timestamp::now().as_millisecond().saturating_sub(appended_ms);
+        // A broker whose clock is ahead, and a machine that started later than the record was written.
+        let waited = Duration::from_millis(u64::try_from(waited_ms).unwrap_or(0));
+        self.caught_up = now.checked_sub(waited).unwrap_or(self.caught_up);
+    }
+
     fn release(&mut self, number: i32) {
         self.tries = 0;
         if self.held.take().is_some() {
@@ -307,5 +346,56 @@ impl Active {
     /// Whether a ledger record is due although nothing came.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         self.ledger_written.is_none_or(|written| now.duration_since(written) > LEDGER_SILENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::labels::HeldReason;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn held(reason: HeldReason, detail: &str) -> Held {
+        Held { reason, detail: detail.to_owned() }
+    }
+
+    fn status(slots: &mut Slots, now: Instant) -> PartitionStatus {
+        slots.status(now, |_| None).remove(0)
+    }
+
+    #[test]
+    fn a_partition_is_held_since_its_reason_began_whatever_the_detail_says() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        slots.assigned(0, now);
+        slots.hold(0, held(HeldReason::InboxRecreated, "the inbox ends at 7"), now);
+        slots.slots.get_mut(&0).unwrap().since = Timestamp::UNIX_EPOCH;
+        slots.hold(0, held(HeldReason::InboxRecreated, "the inbox ends at 8"), now);
+        slots.slots.get_mut(&0).unwrap().state = State::TakingOver(Arc::default());
+        slots.retake(&BTreeSet::from([0]), now);
+        let found = status(&mut slots, now);
+        assert_eq!(found.since, Timestamp::UNIX_EPOCH);
+        assert!(matches!(found.state, PartitionState::Held { detail, .. } if detail.ends_with('8')));
+        slots.hold(0, held(HeldReason::Kafka, "a quota"), now);
+        assert!(status(&mut slots, now).since > Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn what_waits_in_a_held_partition_has_waited_since_it_was_appended() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        slots.assigned(0, now);
+        slots.hold(0, held(HeldReason::LedgerOpen, "x"), now);
+        let oldest_ms = Some(Timestamp::now().as_millisecond() - 60_000);
+        slots.waits(0, Some(Backlog { records: 5, oldest_ms }), now);
+        assert_eq!(status(&mut slots, now).lag, Some(5));
+        assert!(slots.lag(now) >= MINUTE, "{:?}", slots.lag(now));
+        // Kafka did not say: what was known stays.
+        slots.waits(0, None, now);
+        assert!(slots.lag(now) >= MINUTE, "{:?}", slots.lag(now));
+        slots.waits(0, Some(Backlog { records: 0, oldest_ms: None }), now);
+        assert_eq!(status(&mut slots, now).lag, Some(0));
+        assert_eq!(slots.lag(now), Duration::ZERO, "nothing waits");
     }
 }

@@ -11,6 +11,7 @@ use super::partition::{Held, Partition};
 use super::progress::Progress;
 use super::resume::{self, Committed, Decision};
 use super::settlement::{self, Settlement};
+use super::slots::Backlog;
 use super::witness::{Witness, behind};
 use crate::config::Config;
 use crate::kafka::ClientError;
@@ -33,6 +34,8 @@ pub struct Job {
     pub progress: Weak<Progress>,
     /// Our producer was opened, by its count of openings, and nobody has seen yet that nothing of its predecessor's hangs.
     pub unsettled: Option<u32>,
+    /// How much waits in it, and for how long, is not known yet.
+    pub is_fresh: bool,
 }
 
 /// What became of a job.
@@ -41,6 +44,8 @@ pub struct Done {
     pub job: Job,
     /// The partition, ready to go on, or why it must wait.
     pub result: Result<Taken, Held>,
+    /// What waits in one that must wait, where that is known.
+    pub backlog: Option<Backlog>,
 }
 
 /// A partition with its memory rebuilt.
@@ -136,6 +141,7 @@ impl Takeover {
     /// One attempt: done with, or to be made again.
     fn turn(&mut self, mut attempt: Attempt) -> Result<Done, Attempt> {
         let result = self.take_over(&attempt);
+        let mut backlog = None;
         if let Err(held) = &result {
             if attempt.waits.is_none() {
                 let Held { reason, detail } = held;
@@ -154,8 +160,12 @@ impl Takeover {
             if held.reason == HeldReason::Kafka {
                 self.replace_witness();
             }
+            // A Kafka that does not answer would be waited for once more, by every partition.
+            if held.reason != HeldReason::Kafka || attempt.job.is_fresh {
+                backlog = self.witness.backlog(attempt.job.partition, held.reason);
+            }
         }
-        Ok(Done { job: attempt.job, result })
+        Ok(Done { job: attempt.job, result, backlog })
     }
 
     fn replace_witness(&mut self) {

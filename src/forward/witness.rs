@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::memory::Memory;
 use super::partition::Held;
 use super::progress::Progress;
-use super::resume::{Committed, Evidence};
+use super::resume::{self, Committed, Evidence};
 use super::settlement::Settlement;
+use super::slots::Backlog;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::LedgerError;
@@ -64,14 +65,17 @@ impl Witness {
     pub(super) fn look(&self, partition: i32, progress: &Arc<Progress>) -> Result<(Evidence, Memory), Held> {
         // First of all because it is quick: the group's offset is only told when the transactions on it are over.
         self.check_stable(partition)?;
-        let committed = self.committed(partition).map_err(|error| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::UnstableOffsetCommit) => {
-                let detail =
-                    format!("a transaction on the offset of the group {} is open", self.config.forward.group);
-                Held { reason: HeldReason::LedgerOpen, detail }
-            }
-            _ => unavailable(&error),
-        })?;
+        let committed =
+            self.committed(&self.reader, partition).map_err(|error| match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::UnstableOffsetCommit) => {
+                    let detail = format!(
+                        "a transaction on the offset of the group {} is open",
+                        self.config.forward.group
+                    );
+                    Held { reason: HeldReason::LedgerOpen, detail }
+                }
+                _ => unavailable(&error),
+            })?;
         self.check_stable(partition)?;
         let mut memory = self.read_ledger(partition, progress)?;
         if !matches!(committed, Committed::Ours(_)) {
@@ -87,11 +91,28 @@ impl Witness {
         Ok((evidence, memory))
     }
 
-    /// The group's offset. The broker answers when no transaction of a predecessor is open on it.
-    fn committed(&self, partition: i32) -> Result<Committed, KafkaError> {
+    /// What waits in a partition that cannot go on, where Kafka tells.
+    pub(super) fn backlog(&self, partition: i32, reason: HeldReason) -> Option<Backlog> {
+        let topic = self.config.inbox.topic.as_str();
+        let committed = self.committed(&self.uncommitted, partition).ok()?;
+        let (start, end) = self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).ok()?;
+        let next = resume::waiting_from(reason, committed, start, end);
+        let mut oldest_ms = None;
+        if next < end {
+            let read = self.read_from(topic, partition, next, |record| {
+                oldest_ms = record.timestamp().to_millis();
+                Ok(false)
+            });
+            read.ok()?;
+        }
+        Some(Backlog { records: end - next, oldest_ms })
+    }
+
+    /// The group's offset. The `reader` waits for a predecessor's open transaction on it; `uncommitted` is told the one before.
+    fn committed(&self, reader: &BaseConsumer<Monitor>, partition: i32) -> Result<Committed, KafkaError> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(self.config.inbox.topic.as_str(), partition);
-        let answer = self.reader.committed_offsets(wanted, REQUEST_TIMEOUT)?;
+        let answer = reader.committed_offsets(wanted, REQUEST_TIMEOUT)?;
         let elements = answer.elements();
         let Some(element) = elements.first() else { return Ok(Committed::None) };
         element.error()?;
@@ -116,7 +137,7 @@ impl Witness {
         if stable == end {
             return Ok(());
         }
-        Err(Held { reason: HeldReason::LedgerOpen, detail: self.open(topic, partition) })
+        Err(self.open(HeldReason::LedgerOpen, topic, partition))
     }
 
     /// Takes note of what is open in the topics that events go to.
@@ -128,19 +149,12 @@ impl Witness {
     pub(super) fn check_settled(&self, settlement: &Settlement) -> Result<(), Held> {
         match settlement.hanging(&self.reader).map_err(Held::by_kafka)? {
             None => Ok(()),
-            Some((topic, partition)) => {
-                Err(Held { reason: HeldReason::TopicOpen, detail: self.open(&topic, partition) })
-            }
+            Some((topic, partition)) => Err(self.open(HeldReason::TopicOpen, &topic, partition)),
         }
     }
 
-    /// A transaction that does not end, and the command that ends it.
-    fn open(&self, topic: &str, partition: i32) -> String {
-        format!(
-            "a transaction on {topic}-{partition} stays open; find and end it with: kafka-transactions \
-             --bootstrap-server {} find-hanging --topic {topic} --partition {partition}",
-            self.config.kafka.bootstrap_servers
-        )
+    fn open(&self, reason: HeldReason, topic: &str, partition: i32) -> Held {
+        Held { reason, detail: stays_open(&self.config.kafka.bootstrap_servers, reason, topic, partition) }
     }
 
     /// Reads the ledger partition from its log start to its end.
@@ -274,6 +288,21 @@ impl Witness {
     }
 }
 
+/// A transaction that does not end, and the command that finds it. What ends it is for a person to decide.
+fn stays_open(servers: &str, reason: HeldReason, topic: &str, partition: i32) -> String {
+    let found = format!(
+        "a transaction on {topic}-{partition} stays open; find it with: kafka-transactions --bootstrap-server {servers} \
+         find-hanging --max-transaction-timeout 1 --topic {topic} --partition {partition}"
+    );
+    let caution = match reason {
+        HeldReason::TopicOpen => {
+            "; do not abort it on Kafka 4.3.0 or 4.3.1: it may be committed, and only lack its marker"
+        }
+        _ => "",
+    };
+    found + caution
+}
+
 pub(super) fn behind() -> Held {
     let detail = "the ledger's leader stays behind what was committed".to_owned();
     Held { reason: HeldReason::LedgerOpen, detail }
@@ -281,4 +310,20 @@ pub(super) fn behind() -> Held {
 
 fn unavailable(error: &KafkaError) -> Held {
     Held::by_kafka(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hanging_transaction_is_told_with_the_command_that_finds_it_and_when_not_to_end_it() {
+        let told = |reason| stays_open("kafka:9092", reason, "t", 3);
+        // Without a time-out of its own the command looks for what is older than a quarter of an hour.
+        let command = "find it with: kafka-transactions --bootstrap-server kafka:9092 find-hanging \
+                       --max-transaction-timeout 1 --topic t --partition 3";
+        assert!(told(HeldReason::LedgerOpen).ends_with(command), "{}", told(HeldReason::LedgerOpen));
+        assert!(told(HeldReason::TopicOpen).contains(command), "{}", told(HeldReason::TopicOpen));
+        assert!(told(HeldReason::TopicOpen).contains("do not abort it on Kafka 4.3.0"));
+    }
 }

@@ -266,9 +266,14 @@ pub fn ledger_reader(config: &Config) -> Result<ClientConfig, PropertyError> {
     consumer(config, tuning, &[("enable.partition.eof", "true")])
 }
 
-/// Asks where partitions end for readers that do not wait for open transactions.
+/// Asks where partitions end, and how far the group is, for readers that do not wait for open transactions.
 pub fn uncommitted_reader(config: &Config) -> Result<ClientConfig, PropertyError> {
-    client(&config.kafka, &[], &[("isolation.level", "read_uncommitted")])
+    let vital = [
+        ("group.id", config.forward.group.as_str()),
+        ("isolation.level", "read_uncommitted"),
+        ("enable.auto.commit", "false"),
+    ];
+    client(&config.kafka, &[], &vital)
 }
 
 fn consumer(

@@ -57,7 +57,8 @@ fn a_takeover_tells_how_much_of_the_ledger_it_has_read() {
     let thread = std::thread::spawn(move || takeover.run(&job_receiver, &done_sender));
     let progress = Arc::new(Progress::default());
     assert_eq!(progress.told().of, 0);
-    jobs.send(Job { partition: 0, progress: Arc::downgrade(&progress), unsettled: Some(1) }).unwrap();
+    let job = Job { partition: 0, progress: Arc::downgrade(&progress), unsettled: Some(1), is_fresh: true };
+    jobs.send(job).unwrap();
     let taken = done.recv_timeout(SOON).unwrap().result.unwrap_or_else(|held| panic!("{held:?}"));
     assert!(!taken.partition.window.is_empty());
     let ends = deployment.reader().ends(&deployment.ledger());

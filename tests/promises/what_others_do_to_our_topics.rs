@@ -52,6 +52,37 @@ fn without_its_ledger_a_partition_waits_to_be_told_where_to_go_on() {
     assert_eq!(published.len() as u64, 3 * EVENTS);
 }
 
+/// Nothing is consumed from a held partition: how much waits in it, and since when, Kafka has to be asked, or the alert on what
+/// retention is about to take would begin anew with each restart.
+#[test]
+fn what_waits_in_held_partitions_is_known_after_a_restart() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("held-age", &kafka);
+    let mut relay = deployment.relay().up();
+    accepted(&relay);
+    deployment.wait_until_forwarded(SOON);
+    relay.stop();
+    let fewer = PARTITIONS - 1;
+    let mut relay = deployment.relay().set("inbox.partitions", &fewer.to_string()).start();
+    let since = Instant::now();
+    accepted(&relay);
+    let known = |relay: &Relay| {
+        wait_for("all of them are held, and known", SOON, || {
+            let status = relay.status()?["forward"].clone();
+            let lags = status["owned"].as_array()?.iter().filter(|partition| partition["state"] == "held");
+            let lags: Vec<_> = lags.filter_map(|partition| partition["lag"].as_u64()).collect();
+            let lag_s = status["lag_seconds"].as_f64()?;
+            let is_all = lags.len() == fewer as usize && lags.iter().sum::<u64>() == EVENTS;
+            // The status is a second old, and the events took a moment.
+            (is_all && lag_s > since.elapsed().as_secs_f64() - 3.0).then_some(lag_s)
+        })
+    };
+    wait_for("they wait for a while", SOON, || (known(&relay) > 6.0).then_some(()));
+    relay.stop();
+    relay.restart();
+    known(&relay);
+}
+
 /// The ledger aged out, and the group's offsets expired as well: nothing says any more what was forwarded.
 #[test]
 fn without_ledger_and_offsets_a_partition_waits_too() {

@@ -100,7 +100,7 @@ fn monitor(config: &Config, health: &Arc<Health>) -> anyhow::Result<Monitor> {
 /// How many brokers there are, or why nobody can be asked. A request only tells that nobody answered it; a client that is
 /// polled tells why.
 fn brokers(config: &Config, monitor: Monitor, health: &Health) -> anyhow::Result<Result<usize, String>> {
-    let client = properties::uncommitted_reader(config)?;
+    let client = properties::base(&config.kafka)?;
     let consumer: BaseConsumer<Monitor> = BaseConsumer::from_config_and_context(&client, monitor)?;
     let error = match consumer.fetch_metadata(None, REQUEST_TIMEOUT) {
         Ok(metadata) => return Ok(Ok(metadata.brokers().len())),
