@@ -154,7 +154,7 @@ async fn look(topics: &Arc<Topics>, config: &Config) -> anyhow::Result<Result<Du
     blocking(move || {
         runtime.block_on(async {
             topics.ensure(&topic_rules::wanted(&config)).await?;
-            topics.durability(&config.inbox.topic).await
+            topics.durability(config.inbox.topic.as_str()).await
         })
     })
     .await

@@ -88,9 +88,8 @@ impl TopicAdmission {
             return Admission::Exists;
         }
         if !self.topics.may_create() {
-            return Admission::Refused(format!(
-                "topic {topic} does not exist and kafka.create_topics is false"
-            ));
+            let wanted = topic_rules::event_topic(&self.config, topic.clone());
+            return Admission::Refused(self.runtime.block_on(self.topics.missing(&wanted)));
         }
         let by_type = |name: &&String| {
             let templates = self.config.sources.values().map(|source| source.routes.template());

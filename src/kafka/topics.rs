@@ -189,7 +189,7 @@ impl Topics {
                 topic.name, topic.partitions
             ));
         }
-        let config = self.describe(&topic.name).await?;
+        let config = self.describe(topic.name()).await?;
         for rule in &topic.rules {
             let found = config.get(rule.key).and_then(|entry| entry.value.clone()).unwrap_or_default();
             if !rule.holds(&found) {
@@ -199,23 +199,23 @@ impl Topics {
         Ok(faults)
     }
 
-    /// Whether a broker may be lost without losing what was answered 200.
-    pub async fn durability(&self, inbox: &TopicName) -> Result<Durability, TopicsError> {
-        let existing = self.existing([inbox.as_str()].into_iter())?;
-        let (_, replicas) = existing.get(inbox.as_str()).copied().unwrap_or_default();
-        let config = self.describe(inbox).await?;
+    /// Whether a broker may be lost without losing what stands in this topic: in the inbox, what was answered 200.
+    pub async fn durability(&self, topic: &str) -> Result<Durability, TopicsError> {
+        let existing = self.existing([topic].into_iter())?;
+        let (_, replicas) = existing.get(topic).copied().unwrap_or_default();
+        let config = self.describe(topic).await?;
         let in_sync = config.get("min.insync.replicas").and_then(|entry| entry.value.clone());
         let in_sync = in_sync.and_then(|value| value.parse::<usize>().ok()).unwrap_or(1);
         if replicas >= 2 && in_sync >= 2 {
             return Ok(Durability::Durable);
         }
         Ok(Durability::NotDurable(format!(
-            "topic {inbox}: found {replicas} replicas and min.insync.replicas={in_sync}, wanted at least 3 and 2"
+            "topic {topic}: found {replicas} replicas and min.insync.replicas={in_sync}, wanted at least 3 and 2"
         )))
     }
 
-    async fn describe(&self, topic: &TopicName) -> Result<ConfigResource, TopicsError> {
-        let specifier = ResourceSpecifier::Topic(topic.as_str());
+    async fn describe(&self, topic: &str) -> Result<ConfigResource, TopicsError> {
+        let specifier = ResourceSpecifier::Topic(topic);
         let answers = self.admin.describe_configs([&specifier], &options()).await?;
         match answers.into_iter().next() {
             // Every topic has settings; the crate drops the error that stands in their place.
@@ -235,15 +235,11 @@ impl Topics {
     }
 
     fn command_for(&self, topic: &Wanted, copies: Option<usize>) -> String {
-        let configs: Vec<_> =
-            settings(topic, copies).iter().map(|(key, value)| format!("--config {key}={value}")).collect();
         format!(
-            "topic {} is missing and kafka.create_topics is false; create it with: kafka-topics \
-             --bootstrap-server {} --create --topic {0} --partitions {} {}",
+            "topic {} is missing and kafka.create_topics is false; create it with: kafka-topics --bootstrap-server {} {}",
             topic.name,
             self.bootstrap_servers,
-            topic.partitions,
-            configs.join(" ")
+            creation(topic, self.replication_factor, copies)
         )
     }
 
@@ -259,6 +255,19 @@ impl Topics {
     }
 }
 
+/// What `kafka-topics` is told to create a topic. Without a number of replicas it takes the broker's default, as we do.
+fn creation(topic: &Wanted, replication_factor: i32, copies: Option<usize>) -> String {
+    let replicas = if replication_factor > 0 {
+        format!(" --replication-factor {replication_factor}")
+    } else {
+        String::new()
+    };
+    let configs = settings(topic, copies).into_iter().map(|(key, value)| format!(" --config {key}={value}"));
+    let (name, partitions) = (&topic.name, topic.partitions);
+    let configs: String = configs.collect();
+    format!("--create --topic {name} --partitions {partitions}{replicas}{configs}")
+}
+
 /// What a topic is created with. Without the number of replicas the broker's own minimum in sync holds.
 fn settings(topic: &Wanted, copies: Option<usize>) -> Vec<(&'static str, String)> {
     let rules = topic.rules.iter().map(|rule| (rule.key, rule.created_with()));
@@ -269,4 +278,24 @@ fn settings(topic: &Wanted, copies: Option<usize>) -> Vec<(&'static str, String)
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_a_missing_topic_makes_what_we_would_make() {
+        let topic = Wanted {
+            name: TopicName::new("t").unwrap(),
+            partitions: 12,
+            partitions_matter: false,
+            rules: Vec::new(),
+        };
+        let settings = "--config min.insync.replicas=2 --config unclean.leader.election.enable=false";
+        let set = format!("--create --topic t --partitions 12 --replication-factor 3 {settings}");
+        assert_eq!(creation(&topic, 3, Some(3)), set);
+        let broker_default = format!("--create --topic t --partitions 12 {settings}");
+        assert_eq!(creation(&topic, -1, Some(3)), broker_default);
+    }
 }

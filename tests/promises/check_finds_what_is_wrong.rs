@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::deployment::SECRET;
+use crate::support::deployment::{PARTITIONS, SECRET};
 use crate::support::relay::run_to_end;
 use crate::support::simulator::{Settings, load};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, Simulation, wait_for};
@@ -49,6 +49,12 @@ fn three_brokers_and_private_files_are_all_right() {
         )),
         0.0
     );
+
+    // A ledger that goes with one broker takes the memory with it, however safe the inbox is.
+    kafka.create_topic(&deployment.topic("frail"), PARTITIONS, &[("min.insync.replicas", "1")]);
+    let frail = format!("{:?}", deployment.topic("frail"));
+    let found = check(&deployment.replica("frail").set("ledger.topic", &frail).write(), &[]);
+    assert_wrong(&found, 1, "durability", ".frail: found 3 replicas and min.insync.replicas=1");
 }
 
 #[test]

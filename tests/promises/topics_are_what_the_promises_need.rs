@@ -62,9 +62,19 @@ fn missing_topics_are_told_where_they_may_not_be_created() {
     for topic in [deployment.inbox(), deployment.ledger(), deployment.dead_letters(), deployment.events()] {
         assert!(told.contains(&format!("--create --topic {topic} ")), "{topic} in {told}");
     }
-    let other = deployment.replica("b").start();
+    let mut other = deployment.replica("b").start();
     other.wait_ready();
     relay.wait_ready();
+    other.stop();
+
+    // Of a type that nobody knew there is no topic to be told of before.
+    let event = deployment.delivery(r#"{"id":"a","type":"new","request":{"id":1}}"#);
+    assert_eq!(Sender::new(vec![relay.target()]).send(&event), 200);
+    deployment.wait_until_forwarded(SOON);
+    let dead_letters = deployment.reader().all(&deployment.dead_letters());
+    let detail = dead_letters[0].header("detail");
+    let command = format!("--create --topic {} --partitions {PARTITIONS} ", deployment.topic("new"));
+    assert!(detail.contains(&command), "{command} in {detail}");
 }
 
 #[test]

@@ -67,11 +67,7 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         });
     }
     if names.contains(config.inbox.topic.as_str()) {
-        checks.push(match topics.durability(&config.inbox.topic).await {
-            Ok(Durability::Durable) => Check::ok("durability", "a broker can be lost"),
-            Ok(Durability::NotDurable(found)) => Check::wrong("durability", found),
-            Err(error) => Check::skipped("durability", error.to_string()),
-        });
+        checks.push(durability(&topics, &existing).await);
     }
     let existing: Vec<&str> = existing.iter().map(topic_rules::Wanted::name).collect();
     permissions_of(config, &topics, &existing, checks)?;
@@ -112,6 +108,23 @@ fn brokers(config: &Config, monitor: Monitor, health: &Health) -> anyhow::Result
     }
     let told: Vec<_> = health.kafka().errors.into_values().map(|error| error.detail).collect();
     Ok(Err(if told.is_empty() { error.to_string() } else { told.join("; ") }))
+}
+
+/// Whether a broker can be lost, and nothing with it: what waits in the inbox, what the ledger remembers, what was published.
+async fn durability(topics: &Topics, existing: &[topic_rules::Wanted]) -> Check {
+    let (mut wrong, mut unknown) = (Vec::new(), Vec::new());
+    for topic in existing {
+        match topics.durability(topic.name()).await {
+            Ok(Durability::Durable) => {}
+            Ok(Durability::NotDurable(found)) => wrong.push(found),
+            Err(error) => unknown.push(format!("topic {}: {error}", topic.name())),
+        }
+    }
+    match (wrong.is_empty(), unknown.is_empty()) {
+        (false, _) => Check::wrong("durability", wrong.join("; ")),
+        (true, false) => Check::skipped("durability", unknown.join("; ")),
+        (true, true) => Check::ok("durability", "a broker can be lost"),
+    }
 }
 
 fn permissions_of(
