@@ -49,6 +49,7 @@ options = [
     "--read-only-tmpfs=false",
     *(f"--cap-drop={capability}" for capability in security["capabilities"]["drop"]),
 ]
+options += [f"--env={variable['name']}={variable['value']}" for variable in container["env"]]
 if not security["allowPrivilegeEscalation"]:
     options.append("--security-opt=no-new-privileges")
 # RuntimeDefault is what podman does by itself.

@@ -26,12 +26,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{/* Of pods beside the relay's: none of its Services and policies is theirs. Takes the root and the component. */}}
-{{- define "clearfeed-relay.sideLabels" -}}
+{{- define "clearfeed-relay.sideSelector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}-{{ index . 1 }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
-{{- with $root.Values.commonLabels }}
+{{- end -}}
+{{- define "clearfeed-relay.sideLabels" -}}
+{{ include "clearfeed-relay.sideSelector" . }}
+{{- with (index . 0).Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -78,6 +81,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if not $config.sources -}}{{- fail "config.sources: wanted a source, such as --set config.sources.main.public_url=https://hooks.example.com/clearfeed/events" -}}{{- end -}}
 {{- range $source, $settings := $config.sources -}}
 {{- if not (default dict $settings).public_url -}}{{- fail (printf "config.sources.%s.public_url: wanted the URL as ClearFeed has it, such as https://hooks.example.com/clearfeed/events" $source) -}}{{- end -}}
+{{- if not (regexMatch "^https://[^/]+/" $settings.public_url) -}}{{- fail (printf "config.sources.%s.public_url: wanted https://, a host and a path, found %s" $source $settings.public_url) -}}{{- end -}}
 {{- if not $settings.signing_secret_files -}}
 {{- $secret := get $.Values.signingSecrets $source -}}
 {{- if not $secret -}}{{- fail (printf "signingSecrets.%s.name: wanted the name of the Secret with the signing secret of config.sources.%s" $source $source) -}}{{- end -}}
