@@ -35,7 +35,7 @@
 //! |---|---|
 //! | programs | `main.rs`, `commands/`, [`simulator`] (plays ClearFeed; uses [`domain`] alone) |
 //! | halves | [`intake`], [`forward`], [`admin`] |
-//! | neighbours | [`kafka`] |
+//! | neighbours | [`kafka`], [`spool`] (deliveries on this node's disk while Kafka is away) |
 //! | ground | [`domain`], [`config`], [`telemetry`] |
 //!
 //! One file names the HTTP statuses that senders are answered ([`intake::answer`]), one librdkafka's property keys
@@ -48,4 +48,5 @@ pub mod forward;
 pub mod intake;
 pub mod kafka;
 pub mod simulator;
+pub mod spool;
 pub mod telemetry;

@@ -10,20 +10,24 @@ use std::path::Path;
 
 /// Each module of the crate's root, and what it may know beside itself. Within the ground there is an order as well;
 /// neighbours and halves do not know each other.
-const FLOORS: [(&str, &[&str]); 9] = [
+const FLOORS: [(&str, &[&str]); 10] = [
     // ground
     ("domain", &[]),
     ("config", &["domain"]),
     ("telemetry", &["domain", "config"]),
     // neighbours
     ("kafka", &["domain", "config", "telemetry"]),
+    ("spool", &["domain", "config", "telemetry"]),
     // halves
-    ("intake", &["domain", "config", "telemetry", "kafka"]),
+    ("intake", &["domain", "config", "telemetry", "kafka", "spool"]),
     ("forward", &["domain", "config", "telemetry", "kafka"]),
     ("admin", &["domain", "config", "telemetry", "kafka"]),
     // programs
     ("simulator", &["domain"]),
-    ("commands", &["domain", "config", "telemetry", "kafka", "intake", "forward", "admin", "simulator"]),
+    (
+        "commands",
+        &["domain", "config", "telemetry", "kafka", "spool", "intake", "forward", "admin", "simulator"],
+    ),
 ];
 
 /// What only does something, or only changes, outside of the values that the domain is given.

@@ -15,7 +15,7 @@ use crate::domain::delivery::Refusal;
 use crate::telemetry::labels::{Ending, Label, Outcome};
 use crate::telemetry::status::{
     Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, NotKept, PartitionState, PartitionStatus,
-    SourceStatus, Status,
+    SourceStatus, SpoolStatus, Status,
 };
 
 const CSS: &str = include_str!("page.css");
@@ -48,6 +48,7 @@ pub(super) fn render(status: &Status) -> String {
                 (shown(&verdict))
                 @if let Some(intake) = &status.intake {
                     (last_hour(status.time, intake, &status.sources))
+                    @if let Some(it) = intake.spool { (spool(it)) }
                     (not_kept(&intake.not_kept))
                 }
                 @if let Some(forward) = &status.forward { (partitions(status.time, forward)) }
@@ -118,6 +119,22 @@ fn last_hour(now: Timestamp, intake: &IntakeStatus, sources: &[SourceStatus]) ->
     }
 }
 
+/// Deliveries on this node's disk.
+fn spool(spool: SpoolStatus) -> Markup {
+    html! {
+        section {
+            h2 { "Spool" }
+            dl {
+                dt { "deliveries go to" } dd { @if spool.in_use { "the disk, until Kafka has acknowledged for a while" } @else { "Kafka" } }
+                dt { "on the disk" } dd { (spool.records) " deliveries, " (spool.bytes) " of " (spool.limit_bytes) " bytes" }
+                @if spool.records > 0 { dt { "oldest" } dd { (format!("{:.0} s", spool.oldest_seconds)) } }
+                @if spool.failed { dt { "state" } dd { "out of order until a restart" } }
+                @if spool.damaged > 0 { dt { "set aside, broken" } dd { (spool.damaged) } }
+            }
+        }
+    }
+}
+
 fn not_kept(lines: &[NotKept]) -> Markup {
     html! {
         section {
@@ -158,7 +175,7 @@ fn advice(reason: Ending) -> &'static str {
             }
         },
         Ending::Answered(outcome) => match outcome {
-            Outcome::Accepted | Outcome::Pong => "nothing",
+            Outcome::Accepted | Outcome::Spooled | Outcome::Pong => "nothing",
             Outcome::NotFound => "the path of no public_url: compare it with Developer Settings",
             Outcome::TooLarge => "over intake.max_body",
             Outcome::TooSlow | Outcome::Abandoned => "a slow sender or network, or a scanner",

@@ -75,7 +75,7 @@ fn livez(health: &Health, now: Instant) -> Response<Full<Bytes>> {
 }
 
 fn readyz(health: &Health) -> Response<Full<Bytes>> {
-    let reasons: Vec<Reason> = health.readiness().reasons();
+    let reasons: Vec<Reason> = health.readiness().pressing();
     if reasons.is_empty() {
         json(StatusCode::OK, &Probe { status: "ready", reasons })
     } else {

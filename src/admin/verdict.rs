@@ -2,7 +2,7 @@
 
 use crate::domain::delivery::Refusal;
 use crate::telemetry::labels::{Ending, Label};
-use crate::telemetry::status::{Durable, IntakeStatus, PartitionState, Reason, Status};
+use crate::telemetry::status::{Durable, IntakeStatus, PartitionState, Reason, SpoolStatus, Status};
 
 /// Whether a person has to do something.
 pub(super) struct Verdict {
@@ -52,12 +52,28 @@ fn troubles(status: &Status) -> Vec<String> {
             ));
         }
     }
+    troubles.extend(status.intake.iter().filter_map(|intake| intake.spool).flat_map(spool));
     troubles.extend(status.intake.iter().flat_map(deliveries));
     troubles.extend(status.kafka.problems.iter().map(|problem| format!("topic: {problem}")));
     troubles.extend(status.reload.problems.iter().map(|problem| format!("not read again: {problem}")));
     if status.durable == Durable::No {
         let reason = status.durable_reason.as_deref().unwrap_or("fewer than two replicas in sync");
         troubles.push(format!("what is answered 200 does not survive the loss of a broker: {reason}"));
+    }
+    troubles
+}
+
+/// What is wrong with the spool; that it is used is Kafka's trouble, and told with it.
+fn spool(spool: SpoolStatus) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if spool.failed {
+        troubles.push("the spool is out of order: without Kafka deliveries are answered 503".to_owned());
+    }
+    if spool.damaged > 0 {
+        troubles.push(format!("the spool has set aside what was broken: {}", spool.damaged));
+    }
+    if spool.bytes > spool.limit_bytes / 2 {
+        troubles.push(format!("the spool has taken {} of {} bytes", spool.bytes, spool.limit_bytes));
     }
     troubles
 }

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clearfeed_relay::config::{Config, FORWARD_DRAIN};
-use clearfeed_relay::intake::{Certificate, Endpoints, Inbox, Listener, ListenerLimits, SharedKeyring};
+use clearfeed_relay::intake::{
+    Certificate, Endpoints, Inbox, Keeper, Listener, ListenerLimits, SharedKeyring,
+};
 use clearfeed_relay::kafka::monitor::Monitor;
+use clearfeed_relay::spool::{OpenError, Spool};
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::{Concern, Half};
 use clearfeed_relay::telemetry::metrics::Metrics;
@@ -44,6 +47,9 @@ pub(crate) struct Addresses {
 struct Intake {
     listener: Arc<Listener>,
     inbox: Arc<Inbox>,
+    keeper: Arc<Keeper>,
+    /// Ends the draining of the spool.
+    shutdown: CancellationToken,
 }
 
 struct Forward {
@@ -98,6 +104,8 @@ impl Relay {
             }
             self.health.intake().clear(Concern::KafkaUnreachable);
             self.health.intake().clear(Concern::Starting);
+            let (keeper, shutdown) = (Arc::clone(&intake.keeper), intake.shutdown.clone());
+            tokio::spawn(async move { keeper.run(shutdown).await });
         }
         if self.config.role.has_forward() {
             let shutdown = CancellationToken::new();
@@ -136,6 +144,7 @@ impl Intake {
         self.listener.leave();
         tokio::time::sleep(lame_duck).await;
         timeout_at(deadline, self.listener.close()).await.context("requests are still in flight")?;
+        self.shutdown.cancel();
         let left = deadline.saturating_duration_since(Instant::now());
         blocking(move || self.inbox.flush(left)).await?.context("deliveries are still waiting for Kafka")
     }
@@ -160,15 +169,34 @@ fn intake(
 ) -> anyhow::Result<Intake> {
     let monitor = Monitor::new(Half::Intake, Arc::clone(metrics), Arc::clone(health));
     let inbox = Arc::new(Inbox::new(config, &monitor, Arc::clone(metrics))?);
-    let endpoints =
-        Endpoints::new(config, keyrings, Arc::clone(&inbox), Arc::clone(metrics), Arc::clone(health));
+    let spool = spool(config, metrics)?;
+    let keeper =
+        Arc::new(Keeper::new(config, Arc::clone(&inbox), spool, Arc::clone(metrics), Arc::clone(health)));
+    let endpoints = Endpoints::new(config, keyrings, Arc::clone(&keeper), Arc::clone(metrics));
     let limits = ListenerLimits {
         max_connections: config.intake.max_connections,
         header_timeout: config.intake.header_timeout,
     };
     let listener = Listener::new(endpoints, limits, certificate, Arc::clone(metrics))?;
     tokio::spawn(Arc::clone(&listener).run(socket));
-    Ok(Intake { listener, inbox })
+    Ok(Intake { listener, inbox, keeper, shutdown: CancellationToken::new() })
+}
+
+/// Opens the spool, where there is to be one. A disk that cannot be used is no reason not to serve: Kafka may be there.
+fn spool(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Spool>> {
+    let Some(settings) = &config.spool else { return Ok(None) };
+    metrics.spool.limit_bytes.set(i64::try_from(settings.max_size_bytes).unwrap_or(i64::MAX));
+    match Spool::open(settings, Arc::clone(metrics)) {
+        Ok(spool) => Ok(Some(spool)),
+        Err(error @ (OpenError::Locked(_) | OpenError::NewerFormat(..))) => {
+            Err(error).context("spool.directory")
+        }
+        Err(error) => {
+            tracing::error!(%error, "the spool cannot be used: without Kafka deliveries are answered 503");
+            metrics.spool.failed.set(1);
+            Ok(None)
+        }
+    }
 }
 
 fn identity(config: &Config) -> Identity {

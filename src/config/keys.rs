@@ -175,6 +175,11 @@ keys! {
     MAX_IDS: usize = "dedup.max_ids", One, Default("10000000"), IDS,
         "Ids that one replica remembers; beyond, the oldest go, counted and alerted on.";
 
+    SPOOL_DIRECTORY: Option<PathBuf> = "spool.directory", One, Default(""), DIRECTORY_OR_NONE,
+        "Where deliveries are kept on this node's disk while Kafka does not acknowledge; one relay each. Absent: 503 meanwhile.";
+    SPOOL_MAX_SIZE: u64 = "spool.max_size", One, Default("1GiB"), SPOOL_SIZE,
+        "Longest that the spool's file grows; beyond: 503.";
+
     LOG: String = "telemetry.log", One, Default("info"), LOG_FILTER,
         "Which log lines are written.";
     LOG_FORMAT: LogFormat = "telemetry.log_format", One, Default("auto"), LOG_FORMAT,

@@ -13,8 +13,8 @@ use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::values::HOSTNAME_PLACEHOLDER;
 use super::{
-    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Telemetry, TlsFiles,
-    environment, rules,
+    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Spool, Telemetry,
+    TlsFiles, environment, rules,
 };
 use crate::domain::route::Routes;
 
@@ -129,6 +129,11 @@ fn config(reading: &mut Reading, role_override: Option<Role>) -> Option<Config> 
             start_at: reading.take(&keys::START_AT)?,
         },
         dedup: Dedup { window: reading.take(&keys::WINDOW)?, max_ids: reading.take(&keys::MAX_IDS)? },
+        spool: {
+            let (directory, max_size) =
+                (reading.take(&keys::SPOOL_DIRECTORY)?, reading.take(&keys::SPOOL_MAX_SIZE)?);
+            spool(reading, directory, max_size)
+        },
         telemetry: Telemetry { log: reading.take(&keys::LOG)?, log_format: reading.take(&keys::LOG_FORMAT)? },
         settings: Vec::new(),
         hash: String::new(),
@@ -170,6 +175,15 @@ fn tls(reading: &mut Reading, certificate: Option<PathBuf>, key: Option<PathBuf>
         }
     }
     certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key })
+}
+
+/// A size alone is a spool that somebody believes to have.
+fn spool(reading: &mut Reading, directory: Option<PathBuf>, max_size_bytes: u64) -> Option<Spool> {
+    if directory.is_none() && reading.is_written(&KeyPath::of(keys::SPOOL_MAX_SIZE.row.path, "")) {
+        let wanted = format!("a directory beside {}", keys::SPOOL_MAX_SIZE.row.path);
+        reading.object(&KeyPath::of(keys::SPOOL_DIRECTORY.row.path, ""), wanted);
+    }
+    directory.map(|directory| Spool { directory, max_size_bytes })
 }
 
 fn sources(reading: &mut Reading) -> Option<BTreeMap<String, Source>> {

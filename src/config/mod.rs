@@ -31,6 +31,9 @@ pub use meaning::{from_toml, load};
 pub use problem::{Problem, Problems};
 pub use properties::is_secret;
 
+/// Between an id's last legal use and its being forgotten: what clocks, queues and drains may add.
+const WINDOW_MARGIN: Duration = Duration::from_secs(30 * 60);
+
 /// Of `intake.shutdown_timeout` kept for the forward half, which ends last: to finish or abort its transaction and to
 /// leave the group.
 pub const FORWARD_DRAIN: Duration = Duration::from_secs(2);
@@ -88,6 +91,8 @@ pub struct Config {
     pub forward: Forward,
     /// The window of event ids.
     pub dedup: Dedup,
+    /// Absent: no spool.
+    pub spool: Option<Spool>,
     /// Logs.
     pub telemetry: Telemetry,
     /// Every key, as it may be shown: for the status page.
@@ -247,6 +252,24 @@ pub struct Dedup {
     pub window: Duration,
     /// Ids that one replica remembers; beyond, the oldest go.
     pub max_ids: usize,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone)]
+pub struct Spool {
+    /// Of this relay alone.
+    pub directory: PathBuf,
+    /// Bytes that its file grows to; beyond: 503.
+    pub max_size_bytes: u64,
+}
+
+impl Config {
+    /// How old a signed timestamp may be when its delivery leaves the spool: an event that is older may have been published
+    /// from another delivery and be forgotten by the time that this one is forwarded.
+    pub fn spooled_limit(&self) -> Duration {
+        let skew = self.sources.values().map(|source| source.max_clock_skew).max().unwrap_or_default();
+        self.dedup.window.saturating_sub(skew + WINDOW_MARGIN)
+    }
 }
 
 /// `[telemetry]`

@@ -13,7 +13,9 @@ use super::problem::{Problem, Problems};
 use super::properties::is_secret;
 
 /// Parts of the contract that this version does not have yet: saying so is better than to ignore them.
-const NOT_YET: [&str; 2] = ["sources.*.api", "spool"];
+const NOT_YET: [&str; 1] = ["sources.*.api"];
+/// Whence a value came that nobody wrote.
+const DEFAULT: &str = "the default";
 /// More edits than this and another key was meant.
 const MAX_EDITS: usize = 2;
 
@@ -54,7 +56,7 @@ impl Reading {
         let (text, whence) = match (from_environment, from_file, key.row.fallback) {
             (Some((text, variable)), _, _) => (Some(text), variable),
             (None, Some(text), _) => (text, self.file.clone()),
-            (None, None, Fallback::Default(text)) => (Some(text.to_owned()), "the default".to_owned()),
+            (None, None, Fallback::Default(text)) => (Some(text.to_owned()), DEFAULT.to_owned()),
             (None, None, Fallback::Required(_)) => (None, self.file.clone()),
         };
         let value = self.read(key, &path, text, whence);
@@ -97,6 +99,11 @@ impl Reading {
             |text| hidden(path, &text).map_or_else(|| format!("{text:?}"), str::to_owned),
         );
         self.problems.push(Problem { key: path.to_string(), found, wanted: wanted.into(), whence });
+    }
+
+    /// Whether somebody said what a key is.
+    pub(super) fn is_written(&self, path: &KeyPath) -> bool {
+        self.settings.get(path).is_some_and(|(_, whence)| whence != DEFAULT)
     }
 
     /// The keys of all problems so far.

@@ -1,7 +1,6 @@
 //! Rules between keys, each with its reason. A rule is judged only where the values it needs could be read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use humantime::format_duration;
 
@@ -9,10 +8,8 @@ use super::document::KeyPath;
 use super::keys::{self, Key};
 use super::properties::REFUSED;
 use super::reading::Reading;
-use super::{Config, FORWARD_DRAIN, Intake, Source};
+use super::{Config, FORWARD_DRAIN, Intake, Source, WINDOW_MARGIN};
 
-/// Between an id's last legal use and its being forgotten: what clocks, queues and drains may add.
-const WINDOW_MARGIN: Duration = Duration::from_secs(30 * 60);
 /// Longer names make unreadable metrics, headers and paths.
 const MAX_SOURCE_NAME: usize = 64;
 

@@ -91,6 +91,13 @@ pub(super) const FILE: Kind<PathBuf> = Kind::simple("a file's path", |text| {
 });
 pub(super) const FILE_OR_NONE: Kind<Option<PathBuf>> =
     Kind::exact(FILE.wanted, |text| if text.is_empty() { Ok(None) } else { FILE.parse(text).map(Some) });
+pub(super) const DIRECTORY_OR_NONE: Kind<Option<PathBuf>> = Kind::exact("a directory's path", |text| {
+    if text.is_empty() { Ok(None) } else { FILE.parse(text).map(Some).map_err(|_| "a directory's path") }
+});
+// The least holds a few bodies of any legal size.
+pub(super) const SPOOL_SIZE: Kind<u64> = Kind::simple("a size such as 1GiB, from 64MiB to 1TiB", |text| {
+    size(text, 64 << 20..=1 << 40).map(|size| size as u64)
+});
 pub(super) const TEMPLATE: Kind<Template> =
     Kind::exact("a topic name in which {type} may stand once, after a prefix", Template::parse);
 pub(super) const TOPIC: Kind<TopicName> = Kind::simple(TopicName::WANTED, TopicName::new);

@@ -29,12 +29,20 @@ pub enum DeadLetterReason {
     NoTopic,
     /// Its source is not configured (any more).
     UnknownSource,
+    /// It was in the spool for longer than its id is remembered.
+    SpooledTooLong,
 }
 
 impl DeadLetterReason {
     /// All, for metrics that stand at 0 from the start.
-    pub const ALL: [Self; 5] =
-        [Self::Malformed, Self::Conflict, Self::TooLarge, Self::NoTopic, Self::UnknownSource];
+    pub const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::NoTopic,
+        Self::UnknownSource,
+        Self::SpooledTooLong,
+    ];
 
     /// The header's and the metric's word.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +52,7 @@ impl DeadLetterReason {
             Self::TooLarge => "too_large",
             Self::NoTopic => "no_topic",
             Self::UnknownSource => "unknown_source",
+            Self::SpooledTooLong => "spooled_too_long",
         }
     }
 }

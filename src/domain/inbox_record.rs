@@ -1,7 +1,10 @@
 //! A record of the inbox: the body as it was signed, and what intake found out about it, as headers.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::delivery::AuthenticDelivery;
 use super::event::{self, Event, Malformed, Reading};
@@ -40,6 +43,10 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// Of a dead letter that was put back: where in the inbox it stood. Never written by intake.
     pub const REDRIVEN: &str = "redriven";
+    /// When it was taken from the spool (RFC 3339); only where it was there.
+    pub const SPOOLED: &str = "spooled";
+    /// Why it waited there for longer than its id is remembered; only where it did.
+    pub const SPOOLED_TOO_LONG: &str = "spooled-too-long";
 }
 
 /// What intake appends.
@@ -48,7 +55,7 @@ pub struct InboxRecord {
     /// The request id, else the event id, else the body's digest.
     pub key: String,
     /// By the names of [`header`].
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// As it was signed.
     pub body: Bytes,
 }
@@ -99,7 +106,30 @@ impl InboxRecord {
             (header::TRACEPARENT, unsigned.traceparent),
         ];
         headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let headers = headers.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
         Some(InboxRecord { key, headers, body: body.clone() })
+    }
+}
+
+impl InboxRecord {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Marks a record that leaves the spool now, and one whose signed timestamp is older than `limit`: its repeat may have
+    /// been published, and forgotten. It becomes a dead letter.
+    pub fn leave_spool(&mut self, limit: Duration, now: Timestamp) {
+        self.headers.push((Cow::Borrowed(header::SPOOLED), format!("{now:.9}")));
+        let signed = self.header(header::TIMESTAMP).and_then(|text| text.parse().ok());
+        let Some(signed) = signed.and_then(|seconds| Timestamp::from_second(seconds).ok()) else { return };
+        let age = now.duration_since(signed);
+        if age > SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX) {
+            let detail = format!(
+                "signed at {signed}, taken from the spool at {now:.0}: an event that old may have been published and forgotten"
+            );
+            self.headers.push((Cow::Borrowed(header::SPOOLED_TOO_LONG), detail));
+        }
     }
 }
 
@@ -150,6 +180,10 @@ pub struct StoredDelivery<'a> {
     pub timestamp: Timestamp,
     /// `traceparent`, where one came in.
     pub traceparent: Option<&'a str>,
+    /// Whether it waited in the spool.
+    pub spooled: bool,
+    /// Why it may have been published and forgotten, where it waited there for too long.
+    pub spooled_too_long: Option<&'a str>,
     /// The event, or why it is none.
     pub reading: Result<Event<'a>, String>,
     /// SHA-256 of the body.
@@ -170,6 +204,11 @@ pub enum Unreadable {
 }
 
 impl<'a> StoredDelivery<'a> {
+    /// Whether it came to the inbox as it came in: what waited, or was put back, tells nothing of clocks and of speed.
+    pub fn is_fresh(&self) -> bool {
+        self.redriven.is_none() && !self.spooled
+    }
+
     /// Reads a record's headers. The body is parsed only where they do not tell what it is.
     pub fn read(
         headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
@@ -195,6 +234,8 @@ impl<'a> StoredDelivery<'a> {
                 .and_then(|seconds| Timestamp::from_second(seconds).ok())
                 .ok_or_else(|| wrong(header::TIMESTAMP, timestamp_text))?,
             traceparent: found.traceparent,
+            spooled: found.spooled.is_some(),
+            spooled_too_long: found.spooled_too_long,
             reading: found.reading(body)?,
             digest,
             redriven: found
@@ -252,6 +293,8 @@ struct Found<'a> {
     digest: Option<&'a str>,
     traceparent: Option<&'a str>,
     redriven: Option<&'a str>,
+    spooled: Option<&'a str>,
+    spooled_too_long: Option<&'a str>,
 }
 
 impl<'a> Found<'a> {
@@ -271,6 +314,8 @@ impl<'a> Found<'a> {
                 header::BODY_SHA256 => &mut found.digest,
                 header::TRACEPARENT => &mut found.traceparent,
                 header::REDRIVEN => &mut found.redriven,
+                header::SPOOLED => &mut found.spooled,
+                header::SPOOLED_TOO_LONG => &mut found.spooled_too_long,
                 _ => continue,
             };
             let value = value.and_then(|value| std::str::from_utf8(value).ok());

@@ -95,7 +95,10 @@ impl InboxReader {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "inbox consumer");
+                    // Said ten times a second; the client's own errors tell it once in a while.
+                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+                        tracing::warn!(%error, "inbox consumer");
+                    }
                     if let Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) =
                         error.rdkafka_error_code()
                     {

@@ -223,7 +223,7 @@ impl Partition {
             Ok(topic) => Decision::Publish {
                 topic,
                 record: Outgoing::event(delivery, event, message.position),
-                received: delivery.redriven.is_none().then_some(delivery.received),
+                received: delivery.is_fresh().then_some(delivery.received),
             },
             Err((reason, detail)) => dead_letter(message, &delivery.digest, reason, &detail),
         })
@@ -299,6 +299,10 @@ fn destination(
         let detail = format!("no section [sources.{}] in the configuration", delivery.source);
         return Ok(Err((DeadLetterReason::UnknownSource, detail)));
     };
+    // One that was put back was put back in spite of that.
+    if let (Some(detail), None) = (delivery.spooled_too_long, delivery.redriven) {
+        return Ok(Err((DeadLetterReason::SpooledTooLong, detail.to_owned())));
+    }
     if rules.refusals(position) > 0 {
         let detail = "larger than max.message.bytes of its topic".to_owned();
         return Ok(Err((DeadLetterReason::TooLarge, detail)));

@@ -15,6 +15,8 @@ const RETRY_AFTER_SECONDS: &str = "5";
 pub enum Answer {
     /// All in-sync replicas have it.
     Accepted,
+    /// On this node's disk, for Kafka does not acknowledge.
+    Spooled,
     /// A ping: nothing was stored.
     Pong,
     /// The HTTP is malformed or ambiguous.
@@ -42,6 +44,7 @@ impl Answer {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Accepted => Outcome::Accepted,
+            Self::Spooled => Outcome::Spooled,
             Self::Pong => Outcome::Pong,
             Self::BadRequest(_) => Outcome::BadRequest,
             Self::NotAuthenticated => Outcome::Unauthenticated,
@@ -58,7 +61,7 @@ impl Answer {
     fn status(self) -> StatusCode {
         match self {
             // Exactly 200: ClearFeed's ping accepts nothing else.
-            Self::Accepted | Self::Pong => StatusCode::OK,
+            Self::Accepted | Self::Spooled | Self::Pong => StatusCode::OK,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -74,6 +77,7 @@ impl Answer {
     fn body(self) -> String {
         let error = match self {
             Self::Accepted => return r#"{"status":"accepted"}"#.to_owned(),
+            Self::Spooled => return r#"{"status":"spooled"}"#.to_owned(),
             Self::Pong => return r#"{"status":"pong"}"#.to_owned(),
             Self::BadRequest(error) | Self::Unavailable(error) => error,
             Self::NotAuthenticated => "not authenticated",

@@ -21,7 +21,6 @@ pub struct Inbox {
     producer: FutureProducer<Monitor>,
     topic: TopicName,
     partitions: i32,
-    answer_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -31,7 +30,7 @@ pub enum InboxError {
     /// The producer's queue is full, or Kafka refused the record.
     #[error("Kafka did not take the record: {0}")]
     Refused(KafkaError),
-    /// No acknowledgement within `intake.answer_timeout`.
+    /// No acknowledgement within the time that there was.
     #[error("no acknowledgement from Kafka in time")]
     TimedOut,
 }
@@ -44,19 +43,18 @@ impl Inbox {
             producer: FutureProducer::from_config_and_context(&client, monitor.principal())?,
             topic: config.inbox.topic.clone(),
             partitions: config.inbox.partitions,
-            answer_timeout: config.intake.answer_timeout,
             metrics,
         })
     }
 
     /// Appends a record; done when all in-sync replicas have it. Once called it is not cancelled by dropping the
     /// future: the record is in the producer's hands.
-    pub async fn append(&self, record: InboxRecord) -> Result<(), InboxError> {
+    pub async fn append(&self, record: InboxRecord, patience: Duration) -> Result<(), InboxError> {
         let started = Instant::now();
         let acknowledged = self.send(&record)?;
         // The producer has a copy of its own.
         drop(record);
-        let result = match tokio::time::timeout(self.answer_timeout, acknowledged).await {
+        let result = match tokio::time::timeout(patience, acknowledged).await {
             Ok(Ok(Ok(_))) => Ok(()),
             Ok(Ok(Err((error, _)))) => Err(InboxError::Refused(error)),
             Ok(Err(_)) => Err(InboxError::Refused(KafkaError::Canceled)),
@@ -74,11 +72,16 @@ impl Inbox {
                 headers.insert(Header { key, value: Some(value) })
             });
         let message = FutureRecord::to(self.topic.as_str())
-            .partition(partition_for_key(record.key.as_bytes(), self.partitions))
+            .partition(self.partition(&record.key))
             .key(&record.key)
             .payload(record.body.as_ref())
             .headers(headers);
         self.producer.send_result(message).map_err(|(error, _)| InboxError::Refused(error))
+    }
+
+    /// The partition of a key.
+    pub(super) fn partition(&self, key: &str) -> i32 {
+        partition_for_key(key.as_bytes(), self.partitions)
     }
 
     /// Connects and learns where partitions are, so that the first delivery does not wait for it. Blocks.

@@ -14,10 +14,10 @@ use prometheus::IntGauge;
 use tokio::sync::Semaphore;
 
 use super::answer::Answer;
-use super::append::Inbox;
 use super::body::{self, BodyError};
 use super::budget::Budget;
 use super::connections::Connection;
+use super::keeper::{KeepError, Keeper, Kept};
 use super::peer::TrustedProxies;
 use crate::config::{self, Config};
 use crate::domain::delivery::{
@@ -26,8 +26,7 @@ use crate::domain::delivery::{
 use crate::domain::event::{self, Reading};
 use crate::domain::inbox_record::{InboxRecord, Unsigned};
 use crate::domain::signature::{Keyring, SignedUrl};
-use crate::telemetry::health::Health;
-use crate::telemetry::labels::{Concern, Outcome, Retry};
+use crate::telemetry::labels::{Outcome, Retry};
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::refusals::Refused;
 
@@ -42,14 +41,13 @@ pub type SharedKeyring = Arc<ArcSwap<Keyring>>;
 /// All sources by the path and query that they are served under.
 pub struct Endpoints {
     sources: BTreeMap<String, Source>,
-    inbox: Arc<Inbox>,
+    keeper: Arc<Keeper>,
     in_flight: Arc<Semaphore>,
     budget: Budget,
     proxies: TrustedProxies,
     max_body_bytes: usize,
     body_timeout: Duration,
     metrics: Arc<Metrics>,
-    health: Arc<Health>,
 }
 
 struct Source {
@@ -86,9 +84,8 @@ impl Endpoints {
     pub fn new(
         config: &Config,
         mut keyrings: BTreeMap<String, SharedKeyring>,
-        inbox: Arc<Inbox>,
+        keeper: Arc<Keeper>,
         metrics: Arc<Metrics>,
-        health: Arc<Health>,
     ) -> Self {
         let endpoint = |(name, source): (&String, &config::Source)| {
             let (keyring, metrics) = (keyrings.remove(name)?, Arc::clone(metrics.source(name)?));
@@ -99,14 +96,13 @@ impl Endpoints {
         metrics.intake.buffered_limit_bytes.set(i64::try_from(limits.max_buffered_bytes).unwrap_or(i64::MAX));
         Self {
             sources: config.sources.iter().filter_map(endpoint).collect(),
-            inbox,
+            keeper,
             in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
             budget: Budget::new(limits.max_buffered_bytes, metrics.intake.buffered_bytes.clone()),
             proxies: TrustedProxies::new(limits.trusted_proxies.clone()),
             max_body_bytes: limits.max_body_bytes,
             body_timeout: limits.body_timeout,
             metrics,
-            health,
         }
     }
 
@@ -232,21 +228,19 @@ impl Endpoints {
         let Some(record) = InboxRecord::new(&source.name, delivery, received, unsigned) else {
             return Answer::Pong;
         };
-        let answer = self.append(source, delivery, record).await;
-        if answer == Answer::Accepted {
+        let answer = self.keep(source, delivery, record).await;
+        if matches!(answer, Answer::Accepted | Answer::Spooled) {
             source.metrics.accepted(received);
         }
         answer
     }
 
-    async fn append(&self, source: &Source, delivery: &AuthenticDelivery, record: InboxRecord) -> Answer {
-        // Before the topics have been looked at nobody knows whether the inbox would keep it.
-        if self.health.intake().has(Concern::Starting) {
-            return Answer::Unavailable("not ready yet");
-        }
+    async fn keep(&self, source: &Source, delivery: &AuthenticDelivery, record: InboxRecord) -> Answer {
         let key = record.key.clone();
-        match self.inbox.append(record).await {
-            Ok(()) => Answer::Accepted,
+        match self.keeper.keep(record).await {
+            Ok(Kept::Inbox) => Answer::Accepted,
+            Ok(Kept::Spool) => Answer::Spooled,
+            Err(KeepError::Starting) => Answer::Unavailable("not ready yet"),
             Err(error) => {
                 tracing::warn!(source = source.name, key, retry = delivery.retry(), %error, "delivery not kept");
                 Answer::Unavailable("cannot be stored now")

@@ -10,11 +10,13 @@ mod connections;
 mod endpoint;
 mod guard;
 pub mod head;
+mod keeper;
 mod listener;
 mod peer;
 mod tls;
 
 pub use append::{Inbox, InboxError};
 pub use endpoint::{Endpoints, SharedKeyring};
+pub use keeper::Keeper;
 pub use listener::{Listener, ListenerLimits};
 pub use tls::{Certificate, Pair, PairError};

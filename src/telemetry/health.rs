@@ -4,7 +4,7 @@
 //! and clears it when it is over. Alive is progress: the forward thread says that it came round.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::recent::Recent;
 use super::status::{
     ForwardHalf, ForwardStatus, IntakeStatus, KafkaStatus, Reason, ReloadStatus, SourceIdentity,
-    SourceStatus, Status,
+    SourceStatus, SpoolStatus, Status,
 };
 use crate::config::{Role, Setting};
 
@@ -162,7 +162,8 @@ impl Health {
         let (kafka, time) = (self.kafka(), Timestamp::now());
         let intake = || {
             let (last_hour, not_kept) = self.history.last_hour(time, &metrics.delivery_counts());
-            IntakeStatus { reasons: self.intake.reasons(), last_hour, not_kept }
+            let spool = SpoolStatus::of(&metrics.spool);
+            IntakeStatus { reasons: self.intake.reasons(), spool, last_hour, not_kept }
         };
         let forward = || ForwardHalf {
             reasons: self.forward.reasons(),
@@ -197,13 +198,15 @@ impl Health {
 #[derive(Debug)]
 pub struct Concerns {
     half: Half,
+    /// Something else than what the concerns are about keeps deliveries meanwhile.
+    backed: AtomicBool,
     open: Mutex<BTreeMap<Concern, String>>,
 }
 
 impl Concerns {
     fn starting(half: Half) -> Self {
         let open = BTreeMap::from([(Concern::Starting, "has not got through its start yet".to_owned())]);
-        Self { half, open: Mutex::new(open) }
+        Self { half, backed: AtomicBool::new(false), open: Mutex::new(open) }
     }
 
     /// Raises a concern, or gives a raised one another detail. Logs only what changed, so it may be called each time
@@ -243,9 +246,22 @@ impl Concerns {
         self.lock().contains_key(&concern)
     }
 
+    /// Says whether deliveries would be kept whatever is wrong with Kafka: there is a spool, and it has room.
+    pub fn set_backed(&self, backed: bool) {
+        self.backed.store(backed, Ordering::Relaxed);
+    }
+
     /// Whether the half is ready.
     pub fn are_none(&self) -> bool {
-        self.lock().is_empty()
+        self.pressing().is_empty()
+    }
+
+    /// What keeps the half from being ready: all that is open, or, while a spool keeps deliveries, that it ends.
+    pub fn pressing(&self) -> Vec<Reason> {
+        let backed = self.backed.load(Ordering::Relaxed);
+        let mut reasons = self.reasons();
+        reasons.retain(|reason| !backed || reason.reason == Concern::Draining);
+        reasons
     }
 
     /// All that is open.

@@ -52,7 +52,7 @@ impl History {
         let mut not_kept = Vec::new();
         for (line, count) in counts.iter().enumerate() {
             let minutes = match count.ending {
-                Ending::Answered(Outcome::Accepted) => &mut hour.accepted,
+                Ending::Answered(Outcome::Accepted | Outcome::Spooled) => &mut hour.accepted,
                 // Pings, and probes of load balancers.
                 Ending::Answered(Outcome::Pong) => continue,
                 Ending::Answered(Outcome::Unavailable) => &mut hour.failed,
@@ -61,7 +61,9 @@ impl History {
             for (sum, bound) in minutes.iter_mut().zip(bounds.windows(2)) {
                 *sum += bound[1][line].saturating_sub(bound[0][line]);
             }
-            if count.count > 0 && count.ending != Ending::Answered(Outcome::Accepted) {
+            if count.count > 0
+                && !matches!(count.ending, Ending::Answered(Outcome::Accepted | Outcome::Spooled))
+            {
                 not_kept.push(NotKept {
                     source: count.source.clone(),
                     reason: count.ending,

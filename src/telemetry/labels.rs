@@ -86,6 +86,8 @@ labels! {
     Outcome as "outcome" {
         /// 200: in the inbox.
         Accepted = "accepted",
+        /// 200: on this node's disk, for Kafka does not acknowledge.
+        Spooled = "spooled",
         /// 200: a ping, nothing stored.
         Pong = "pong",
         /// 400: the HTTP is malformed or ambiguous.
@@ -233,7 +235,7 @@ impl serde::Serialize for Ending {
 impl Outcome {
     /// Whether the sender may take it for done.
     pub fn is_success(self) -> bool {
-        matches!(self, Self::Accepted | Self::Pong)
+        matches!(self, Self::Accepted | Self::Spooled | Self::Pong)
     }
 }
 

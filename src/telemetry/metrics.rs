@@ -110,6 +110,32 @@ families! {
 }
 
 families! {
+    /// The spool; all at 0 where there is none.
+    pub struct SpoolMetrics labelled [] {
+        pub in_use: IntGauge [] = "spool_in_use",
+            "1 while deliveries go to this node's disk, for Kafka does not acknowledge, else 0.";
+        pub switches: IntCounter [] = "spool_switches_total",
+            "Times that deliveries began to go to the disk.";
+        pub failed: IntGauge [] = "spool_failed",
+            "1 while the spool takes nothing before a restart, or cannot be opened, else 0.";
+        pub records: IntGauge [] = "spool_records",
+            "Deliveries on this node's disk that the inbox does not have yet.";
+        pub bytes: IntGauge [] = "spool_bytes",
+            "Bytes of the spool's file that are taken.";
+        pub limit_bytes: IntGauge [] = "spool_limit_bytes",
+            "Bytes of spool.max_size; beyond, deliveries are answered 503. 0: there is no spool.";
+        pub oldest: Gauge [] = "spool_oldest_seconds",
+            "Seconds that the oldest delivery in the spool has waited.";
+        pub damaged: IntGauge [] = "spool_damaged",
+            "Broken files of the spool, and records that do not fit their digests, that are set aside.";
+        pub drained: IntCounter [] = "spool_drained_total",
+            "Deliveries that left the spool for the inbox.";
+        pub sync_duration: Histogram [ANSWER_SECONDS] = "spool_sync_duration_seconds",
+            "Seconds to write and sync what deliveries waited together.";
+    }
+}
+
+families! {
     /// The clients of Kafka.
     pub struct KafkaMetrics labelled [] {
         pub errors: Labelled<Half, Labelled<KafkaFault, IntCounter>> [] = "kafka_errors_total",
@@ -186,6 +212,7 @@ pub fn catalogue() -> Vec<Entry> {
         DeliveryFamilies::catalogue(),
         SourceFamilies::catalogue(),
         IntakeMetrics::catalogue(),
+        SpoolMetrics::catalogue(),
         KafkaMetrics::catalogue(),
         ForwardMetrics::catalogue(),
         ReplicaMetrics::catalogue(),
@@ -203,6 +230,8 @@ pub struct Metrics {
     pub process: ProcessMetrics,
     /// The intake half.
     pub intake: IntakeMetrics,
+    /// The spool.
+    pub spool: SpoolMetrics,
     /// The clients of Kafka.
     pub kafka: KafkaMetrics,
     /// The forward half.
@@ -234,6 +263,7 @@ impl Metrics {
             sources: sources.into_iter().map(source).collect::<Result<_, prometheus::Error>>()?,
             process,
             intake: IntakeMetrics::register(&registry, &[])?,
+            spool: SpoolMetrics::register(&registry, &[])?,
             kafka: KafkaMetrics::register(&registry, &[])?,
             forward: ForwardMetrics::register(&registry, &[])?,
             replica: ReplicaMetrics::register(&registry, &[transactional_id])?,
@@ -337,7 +367,7 @@ impl Source {
         }
     }
 
-    /// A delivery is in the inbox.
+    /// A delivery is kept.
     pub fn accepted(&self, now: Timestamp) {
         self.families.last_accepted.set(now.as_second());
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::labels::{Concern, Ending, HeldReason};
+use super::metrics::SpoolMetrics;
 use crate::config::Setting;
 
 /// The whole answer.
@@ -116,10 +117,47 @@ pub struct ReloadStatus {
 pub struct IntakeStatus {
     /// Why it is not ready; empty: it is.
     pub reasons: Vec<Reason>,
+    /// The spool; null: there is none.
+    pub spool: Option<SpoolStatus>,
     /// What came in.
     pub last_hour: LastHour,
     /// What was not kept, and why; reasons that did not occur are left out.
     pub not_kept: Vec<NotKept>,
+}
+
+/// Deliveries on this node's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SpoolStatus {
+    /// Deliveries go there: Kafka does not acknowledge, or did not until a moment ago.
+    pub in_use: bool,
+    /// It takes nothing before a restart, or cannot be opened.
+    pub failed: bool,
+    /// Deliveries that the inbox does not have yet.
+    pub records: i64,
+    /// Bytes of its file that are taken.
+    pub bytes: i64,
+    /// `spool.max_size`.
+    pub limit_bytes: i64,
+    /// Seconds that the oldest of them has waited.
+    pub oldest_seconds: f64,
+    /// Broken files, and records that do not fit their digests, that are set aside.
+    pub damaged: i64,
+}
+
+impl SpoolStatus {
+    /// From the metrics, so that the two never differ.
+    pub(super) fn of(metrics: &SpoolMetrics) -> Option<Self> {
+        let limit_bytes = metrics.limit_bytes.get();
+        (limit_bytes > 0).then(|| Self {
+            in_use: metrics.in_use.get() == 1,
+            failed: metrics.failed.get() == 1,
+            records: metrics.records.get(),
+            bytes: metrics.bytes.get(),
+            limit_bytes,
+            oldest_seconds: metrics.oldest.get(),
+            damaged: metrics.damaged.get(),
+        })
+    }
 }
 
 /// The forward half.

@@ -40,6 +40,7 @@ mod the_judge_finds_every_fault;
 mod the_ledger_says_where_to_go_on;
 mod the_listener_speaks_tls;
 mod the_process_ends_as_documented;
+mod the_spool_keeps_what_kafka_does_not;
 mod the_status_page_is_readable;
 mod topics_are_what_the_promises_need;
 mod what_others_do_to_our_topics;

@@ -1,12 +1,13 @@
-//! Secrets, certificate and key: present, readable, for nobody else to read.
+//! Secrets, certificate and key: present, readable, for nobody else to read; and the spool's directory.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use clearfeed_relay::config::{Config, TlsFiles};
+use clearfeed_relay::config::{Config, Spool, TlsFiles};
 use clearfeed_relay::domain::signature::Secret;
 use clearfeed_relay::intake::Pair;
+use clearfeed_relay::spool;
 use jiff::Timestamp;
 
 use super::Check;
@@ -27,6 +28,7 @@ pub(super) fn check(config: &Config) -> Vec<Check> {
         }
         checks.extend(config.intake.tls.iter().map(|files| certificate(config, files)));
         checks.extend(config.intake.tls.iter().map(|files| private("key of the certificate", &files.key)));
+        checks.extend(config.spool.iter().map(spool_directory));
     }
     let secrets = config.kafka.property_files.iter();
     checks.extend(secrets.map(|(key, file)| private(&format!("kafka property {key}"), file)));
@@ -62,6 +64,32 @@ fn private(check: &str, file: &Path) -> Check {
             ),
         ),
         Err(error) => Check::wrong(check, format!("{}: {error}", file.display())),
+    }
+}
+
+/// Whether the spool could be made or opened, without opening it: it may be in use.
+fn spool_directory(settings: &Spool) -> Check {
+    let (check, directory) = ("spool", settings.directory.display());
+    let probe = settings.directory.join(format!("check-{}", std::process::id()));
+    let written = std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe));
+    match written {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Check::ok(check, format!("{directory}: no such directory; it is made at the start"))
+        }
+        Err(error) => Check::wrong(
+            check,
+            format!("{directory}: {error}; wanted a directory that the relay can write to"),
+        ),
+        Ok(()) => match spool::set_aside(&settings.directory).as_slice() {
+            [] => Check::ok(check, directory.to_string()),
+            [file, ..] => Check::wrong(
+                check,
+                format!(
+                    "{}: was broken, and is set aside; docs/runbook.md#clearfeedrelayspooldamaged tells what to do with it",
+                    file.display()
+                ),
+            ),
+        },
     }
 }
 

@@ -76,7 +76,7 @@ fn clocks(newest: Option<&OwnedMessage>) -> Check {
             ),
         );
     }
-    if header_of(record, header::REDRIVEN).is_some() {
+    if [header::REDRIVEN, header::SPOOLED].iter().any(|name| header_of(record, name).is_some()) {
         return Check::skipped(CLOCKS, "the inbox's newest record is a dead letter that was put back");
     }
     let received =

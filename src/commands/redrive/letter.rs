@@ -13,9 +13,6 @@ use clearfeed_relay::domain::window::Fate;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-/// The reason of what waited on a relay's disk for so long that its repeat may have been published and forgotten.
-pub(super) const SPOOLED_TOO_LONG: &str = "spooled_too_long";
-
 /// Bodies that are read before they are written: they have room in the producer's queue.
 const CHUNK_BYTES: usize = 16 << 20;
 /// The same, in records.
@@ -150,8 +147,8 @@ impl Letter {
     /// and what became of it.
     pub(super) fn left(&self, known: Option<(i64, Fate)>, terms: Terms) -> Option<Left> {
         let age = terms.now.duration_since(self.became);
-        let is_forgotten =
-            self.reason == SPOOLED_TOO_LONG || age.unsigned_abs() > terms.window && age.is_positive();
+        let is_forgotten = self.reason == DeadLetterReason::SpooledTooLong.as_str()
+            || age.unsigned_abs() > terms.window && age.is_positive();
         match (self.flaw, known) {
             (Some(flaw), _) => Some(flaw),
             (None, Some((offset, fate))) if offset != self.inbox.offset || fate == Fate::Published => {
@@ -262,8 +259,11 @@ mod tests {
             assert_eq!(Case::new(reason).left(26, true), None, "{reason}");
         }
         assert_eq!(Case::new("no_topic").left(-1, false), None, "a clock that is ahead");
-        assert_eq!(Case::new(SPOOLED_TOO_LONG).left(0, false), Some(Left::Forgotten));
-        assert_eq!(Case::new(SPOOLED_TOO_LONG).left(0, true), None);
+        assert_eq!(
+            Case::new(DeadLetterReason::SpooledTooLong.as_str()).left(0, false),
+            Some(Left::Forgotten)
+        );
+        assert_eq!(Case::new(DeadLetterReason::SpooledTooLong.as_str()).left(0, true), None);
     }
 
     #[test]

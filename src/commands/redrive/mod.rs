@@ -31,7 +31,7 @@ use rdkafka::message::{BorrowedMessage, Headers};
 
 use super::configuration;
 use inbox::{Copy, Inbox};
-use letter::{Found, Left, Letter, SPOOLED_TOO_LONG, Terms};
+use letter::{Found, Left, Letter, Terms};
 use reading::{Reader, Span};
 use report::Summary;
 
@@ -66,8 +66,7 @@ pub(crate) struct Arguments {
 }
 
 fn parse_reason(text: &str) -> Result<String, String> {
-    let words: Vec<_> =
-        DeadLetterReason::ALL.iter().map(|reason| reason.as_str()).chain([SPOOLED_TOO_LONG]).collect();
+    let words = DeadLetterReason::ALL.map(DeadLetterReason::as_str);
     words
         .contains(&text)
         .then(|| text.to_owned())

@@ -56,8 +56,12 @@ fn what_no_key_takes_is_reported() {
         ("[kafka]\nproperties = [\"a\"]", "kafka.properties: found something else, wanted only values"),
         ("[sources]\nother = 1", "sources.other: found a single value, wanted a section"),
         (
-            "[spool]",
-            "spool: found a section, wanted no such section: it is not supported by this version yet",
+            "[spool]\nmax_size = \"1GiB\"",
+            "spool.directory: found \"\", wanted a directory beside spool.max_size",
+        ),
+        (
+            "[spool]\ndirectory = \"x\"\nmax_size = \"1MiB\"",
+            "spool.max_size: found \"1MiB\", wanted a size such as 1GiB",
         ),
         ("[intake.tls]\nkey_file = \"x\"", "intake.tls.certificate_file: found \"\", wanted a file beside"),
         ("[intake.tls]\ncertificate_file = \"x\"", "intake.tls.key_file: found \"\", wanted a file beside"),

@@ -1,0 +1,129 @@
+//! What is done with a spool whose file is broken: what can be read of it goes into a new file, in order, and the broken one
+//! is kept beside it, under another name, for as long as somebody wants it.
+//!
+//! A crash at any moment repeats this from its beginning: the new file gets its name only when the old one has lost it, and a
+//! new file that has no name yet is finished if the old one is gone, and made anew if it is not.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::store::{FILE, OpenError, Store, explained};
+use super::{Place, Spooled};
+
+/// A new file that is being filled.
+const UNFINISHED: &str = "salvage.sqlite";
+/// Between the name of a file that was set aside and the time at which it was.
+const SET_ASIDE: &str = "broken-";
+/// Records that go to the new file in one transaction.
+const GROUP: usize = 256;
+/// Places that cannot be read one after another before the rest is given up: a page has far fewer records.
+const MAX_UNREADABLE: u64 = 100_000;
+
+/// What became of a broken file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Salvaged {
+    /// Records that could be read.
+    pub records: u64,
+    /// Where the broken file is.
+    pub file: PathBuf,
+}
+
+/// The records of a file, read one by one. Places without a record are passed over: they were drained, or are unreadable.
+pub struct Readable {
+    store: Store,
+    next: Place,
+    last: Place,
+    /// Places of which it is not known whether a record was there: their pages are broken.
+    pub unreadable: u64,
+}
+
+/// Opens the spool of a directory.
+pub(super) fn open(directory: &Path, max_size_bytes: u64) -> Result<Store, OpenError> {
+    let unusable = |error: std::io::Error| OpenError::Unusable(directory.to_owned(), error.to_string());
+    std::fs::create_dir_all(directory).map_err(unusable)?;
+    let (file, unfinished) = (directory.join(FILE), directory.join(UNFINISHED));
+    if unfinished.exists() {
+        if file.exists() {
+            std::fs::remove_file(&unfinished).map_err(unusable)?;
+        } else {
+            std::fs::rename(&unfinished, &file).map_err(unusable)?;
+        }
+    }
+    let error = match Store::open(&file, max_size_bytes) {
+        Ok(store) => return Ok(store),
+        Err(error @ OpenError::Broken(..)) => error,
+        Err(error) => return Err(error),
+    };
+    tracing::error!(%error, "the spool's file is broken: what can be read of it is salvaged");
+    let records = salvage(&file, &unfinished, max_size_bytes)?;
+    let aside = directory.join(format!("{SET_ASIDE}{:.0}.sqlite", Timestamp::now()));
+    std::fs::rename(&file, &aside).map_err(unusable)?;
+    std::fs::rename(&unfinished, &file).map_err(unusable)?;
+    // The names are on the disk when their directory is.
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
+    let salvaged = Salvaged { records, file: aside };
+    tracing::error!(
+        records = salvaged.records,
+        file = %salvaged.file.display(),
+        "the spool was salvaged: the broken file is kept"
+    );
+    Store::open(&file, max_size_bytes)
+}
+
+/// Fills a new file with what can be read of a broken one.
+fn salvage(file: &Path, unfinished: &Path, max_size_bytes: u64) -> Result<u64, OpenError> {
+    let mut new = Store::open(unfinished, max_size_bytes)?;
+    let (mut records, mut group) = (0, Vec::new());
+    let Ok(readable) = readable(file) else { return Ok(0) };
+    let mut readable = readable.peekable();
+    while let Some(spooled) = readable.next() {
+        group.push(spooled.record);
+        if group.len() == GROUP || readable.peek().is_none() {
+            records += u64::try_from(group.len()).unwrap_or_default();
+            new.append(group.iter()).map_err(|error| explained(unfinished, &error))?;
+            group.clear();
+        }
+    }
+    Ok(records)
+}
+
+/// Everything that can be read of a file.
+pub(super) fn readable(file: &Path) -> Result<Readable, OpenError> {
+    let store = Store::open_to_read(file)?;
+    let places = store.places().map_err(|error| explained(file, &error))?;
+    Ok(Readable { store, next: *places.start(), last: *places.end(), unreadable: 0 })
+}
+
+impl Iterator for Readable {
+    type Item = Spooled;
+
+    fn next(&mut self) -> Option<Spooled> {
+        let mut in_a_row = 0;
+        while self.next <= self.last && in_a_row < MAX_UNREADABLE {
+            let place = self.next;
+            self.next += 1;
+            match self.store.read_one(place) {
+                Ok(Some(spooled)) => return Some(spooled),
+                Ok(None) => {}
+                Err(_) => {
+                    self.unreadable += 1;
+                    in_a_row += 1;
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The broken files of a directory.
+pub(super) fn set_aside(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_aside = |name: &str| name.starts_with(SET_ASIDE) && name.ends_with(".sqlite");
+    let mut files: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_aside))
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    files
+}

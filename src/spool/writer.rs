@@ -1,0 +1,139 @@
+//! The thread that has the spool's file: what waits together is synced together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::ErrorCode;
+
+use super::salvage;
+use super::store::{Store, Usage};
+use super::{Command, Condition, Reply, SpoolError};
+use crate::config;
+use crate::domain::inbox_record::InboxRecord;
+use crate::telemetry::metrics::Metrics;
+
+/// Deliveries that share a sync at most: more would only make the first of them wait.
+const MAX_GROUP: usize = 1024;
+/// How often the age of the oldest record is told.
+const TICK: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    store: Store,
+    directory: PathBuf,
+    condition: Arc<AtomicU8>,
+    metrics: Arc<Metrics>,
+    /// Why nothing is entrusted to the file any more.
+    failed: Option<SpoolError>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: Store,
+        settings: &config::Spool,
+        condition: Arc<AtomicU8>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { store, directory: settings.directory.clone(), condition, metrics, failed: None }
+    }
+
+    /// Works until nobody holds the other end.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        self.tell();
+        // What was received while a group was gathered, and does not belong to it.
+        let mut next = None;
+        loop {
+            let received = next.take().map_or_else(|| commands.recv_timeout(TICK), Ok);
+            match received {
+                Ok(Command::Append(record, reply)) => {
+                    let mut group = vec![(record, reply)];
+                    while group.len() < MAX_GROUP {
+                        match commands.try_recv() {
+                            Ok(Command::Append(record, reply)) => group.push((record, reply)),
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.append(group);
+                }
+                Ok(Command::Read(after, limits, reply)) => {
+                    let read = self.store.read(after, limits);
+                    let read = read.map_err(|error| self.failed(&error));
+                    // Who does not wait any more does not want it.
+                    let _ = reply.send(read);
+                }
+                Ok(Command::Forget(places, reply)) => {
+                    let forgotten = self.store.forget(&places).map_err(|error| self.failed(&error));
+                    if forgotten.is_ok() && self.failed.is_none() {
+                        self.condition.store(Condition::Keeping as u8, Ordering::Relaxed);
+                    }
+                    let _ = reply.send(forgotten);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if next.is_none() {
+                self.tell();
+            }
+        }
+    }
+
+    fn append(&mut self, group: Vec<(InboxRecord, Reply<()>)>) {
+        let result = self.failed.clone().map_or_else(|| self.sync(&group), Err);
+        for (_, reply) in group {
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    fn sync(&mut self, group: &[(InboxRecord, Reply<()>)]) -> Result<(), SpoolError> {
+        let began = Instant::now();
+        let appended = self.store.append(group.iter().map(|(record, _)| record));
+        self.metrics.spool.sync_duration.observe(began.elapsed().as_secs_f64());
+        match appended {
+            Ok(()) => {
+                self.condition.store(Condition::Keeping as u8, Ordering::Relaxed);
+                Ok(())
+            }
+            // Nothing was written that could be in doubt.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                if self.condition.swap(Condition::Full as u8, Ordering::Relaxed) != Condition::Full as u8 {
+                    tracing::error!(%error, "the spool is full");
+                }
+                Err(SpoolError::Full(error.to_string()))
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// After a sync that failed the kernel may have dropped what it could not write, and a second sync would say that all is
+    /// well: only what is read again from the disk, at the next start, is sure.
+    fn failed(&mut self, error: &rusqlite::Error) -> SpoolError {
+        let failure = SpoolError::Failed(error.to_string());
+        if self.failed.is_none() {
+            tracing::error!(%error, "the spool is out of order");
+            self.failed = Some(failure.clone());
+            self.condition.store(Condition::Failed as u8, Ordering::Relaxed);
+        }
+        failure
+    }
+
+    fn tell(&mut self) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let metrics = &self.metrics.spool;
+        metrics.failed.set(i64::from(self.failed.is_some()));
+        let Ok(Usage { records, bytes, oldest, damaged }) = self.store.usage() else { return };
+        metrics.records.set(gauge(records));
+        metrics.bytes.set(gauge(bytes));
+        let age = oldest.map_or(0, |oldest| Timestamp::now().as_millisecond() - oldest);
+        #[expect(clippy::cast_precision_loss, reason = "2^52 milliseconds are 142,000 years")]
+        metrics.oldest.set(age.max(0) as f64 / 1e3);
+        let files = u64::try_from(salvage::set_aside(&self.directory).len()).unwrap_or_default();
+        metrics.damaged.set(gauge(damaged + files));
+    }
+}

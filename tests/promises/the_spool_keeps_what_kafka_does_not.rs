@@ -1,0 +1,175 @@
+//! With a spool, deliveries are kept on the node's disk while Kafka is away, and each comes out of its topic once, in order.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clearfeed_relay::simulator::Outcome;
+
+use crate::support::relay::{self, Plan};
+use crate::support::simulator::{Settings, load, rate};
+use crate::support::{
+    AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Sender, Simulation, pause, wait_for,
+};
+
+/// Longer than a delivery waits for Kafka, so that all of this time some are in the spool.
+const OUTAGE: Duration = Duration::from_secs(12);
+
+fn directory(deployment: &Deployment, replica: &str) -> PathBuf {
+    deployment.secret_file().with_file_name(format!("spool-{replica}"))
+}
+
+/// A replica with a spool, at a port that it gets again after its end.
+fn with_spool(deployment: &Deployment, replica: &str) -> Plan {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    deployment
+        .replica(replica)
+        .set("intake.listen", &format!("\"127.0.0.1:{port}\""))
+        .set("intake.shutdown_timeout", "\"11s\"")
+        .set("intake.answer_timeout", "\"4s\"")
+        .set("spool.directory", &format!("{:?}", directory(deployment, replica)))
+}
+
+/// Waits until deliveries go to Kafka again.
+#[track_caller]
+fn wait_drained(relay: &Relay) {
+    wait_for("the spool is empty and not in use", AFTER_TIMEOUTS, || {
+        (relay.metric("spool_records") == 0.0 && relay.metric("spool_in_use") == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_replica_that_is_killed_while_kafka_is_away_loses_and_repeats_nothing() {
+    let kafka = Kafka::own(1);
+    let deployment = Deployment::new("spooled", &kafka);
+    let mut relay = with_spool(&deployment, "relay").up();
+    wait_drained(&relay);
+    let running = Simulation::start(Settings {
+        rate: rate(100),
+        connections: NonZeroU64::new(50).unwrap(),
+        retries_on_failure: true,
+        redeliver_percent: 10,
+        ..load(vec![relay.target()], 3000, 50)
+    });
+    wait_for("the load has begun", SOON, || (running.finished() > 150).then_some(()));
+    kafka.kill(None);
+    wait_for("some are spooled", SOON, || (relay.metric("spool_records") > 100.0).then_some(()));
+    assert!(relay.is_ready(), "a delivery would be kept");
+    relay.kill9();
+    relay.restart();
+    assert!(relay.is_ready(), "also where Kafka was never seen: {:?}", relay.status());
+    pause(OUTAGE);
+    let in_use = relay.status().unwrap()["intake"]["spool"].clone();
+    assert_eq!(
+        (in_use["in_use"].as_bool(), in_use["failed"].as_bool()),
+        (Some(true), Some(false)),
+        "{in_use}"
+    );
+    kafka.restart(None);
+    let simulated = running.finish();
+    wait_drained(&relay);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&simulated, &deployment.published()).assert_flawless();
+    let summary = &simulated.summary;
+    assert_eq!(summary.answers.get(&Outcome::Answered(503)), None, "{summary}");
+    assert!(summary.accepted_events > 2500, "only the killed relay's connections may have failed: {summary}");
+    assert_eq!(relay.metric("spool_damaged"), 0.0);
+}
+
+/// Each replica has a spool of its own, so what two of them had of one request may change places; nothing is lost or repeated.
+#[test]
+fn three_replicas_that_are_killed_in_turn_lose_and_repeat_nothing() {
+    let kafka = Kafka::own(1);
+    let deployment = Deployment::new("spools", &kafka);
+    let mut relays: Vec<Relay> =
+        ["a", "b", "c"].map(|replica| with_spool(&deployment, replica).start()).into_iter().collect();
+    relays.iter().for_each(Relay::wait_ready);
+    relays.iter().for_each(wait_drained);
+    let seconds = outage_seconds();
+    let per_second = if seconds > 60 { 200 } else { 100 };
+    let events = u64::from(per_second) * (seconds + 30);
+    let running = Simulation::start(Settings {
+        rate: rate(per_second),
+        connections: NonZeroU64::new(100).unwrap(),
+        retries_on_failure: true,
+        redeliver_percent: 10,
+        ..load(relays.iter().map(Relay::target).collect(), events, 200)
+    });
+    wait_for("the load has begun", SOON, || (running.finished() > 150).then_some(()));
+    kafka.kill(None);
+    let each = Duration::from_secs(seconds) / 3;
+    for relay in &mut relays {
+        pause(each);
+        relay.kill9();
+        relay.restart();
+    }
+    kafka.restart(None);
+    let simulated = running.finish();
+    relays.iter().for_each(wait_drained);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    let judge = Judge::of(&simulated, &deployment.published());
+    let cases: Vec<_> = judge.cases().filter(|(kind, _)| *kind != "out of order").collect();
+    assert!(
+        cases.is_empty(),
+        "{} cases, of which the first: {}: {}",
+        cases.len(),
+        cases[0].0,
+        cases[0].1.what
+    );
+    let summary = &simulated.summary;
+    eprintln!("{summary}");
+    assert_eq!(summary.answers.get(&Outcome::Answered(503)), None, "{summary}");
+    assert!(summary.accepted_events + 50 > events, "{summary}");
+}
+
+/// The short form; the ten minutes of an outage are asked for by hand.
+fn outage_seconds() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "not the relay's environment but the test's")]
+    let given = std::env::var("CLEARFEED_RELAY_OUTAGE_SECONDS");
+    given.map_or(OUTAGE.as_secs(), |text| text.parse().unwrap())
+}
+
+#[test]
+fn what_waited_longer_than_ids_are_remembered_is_a_dead_letter() {
+    let kafka = Kafka::own(1);
+    let deployment = Deployment::new("spooled-too-long", &kafka);
+    let plan = with_spool(&deployment, "relay")
+        .set("sources.main.max_age", "\"5s\"")
+        .set("sources.main.max_redelivery_age", "\"5s\"")
+        .set("sources.main.max_clock_skew", "\"0s\"")
+        .set("dedup.window", "\"1805s\"");
+    let relay = plan.up();
+    wait_drained(&relay);
+    kafka.kill(None);
+    let mut sender = Sender::new(vec![relay.target()]);
+    let old = deployment.delivery(r#"{"id":"old","type":"request","request":{"id":1}}"#);
+    let answer = sender.ask(&old);
+    assert_eq!(answer, (200, r#"{"status":"spooled"}"#.to_owned()));
+    pause(Duration::from_secs(7));
+    let young = deployment.delivery(r#"{"id":"young","type":"request","request":{"id":1}}"#);
+    assert_eq!(sender.send(&young), 200);
+    kafka.restart(None);
+    wait_drained(&relay);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    let letters = deployment.reader().all(&deployment.dead_letters());
+    let reasons: Vec<_> = letters.iter().map(|letter| letter.header("reason")).collect();
+    // The other one may have grown as old on a slow machine: then it is one, too.
+    assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == "spooled_too_long"), "{reasons:?}");
+    assert!(letters.iter().any(|letter| letter.value == old.body[..]), "{letters:?}");
+    assert_eq!(letters.len() + deployment.published().len(), 2);
+}
+
+#[test]
+fn a_second_relay_on_the_same_directory_does_not_start() {
+    let kafka = Kafka::shared();
+    let deployment = Deployment::new("one-spool", &kafka);
+    let relay = with_spool(&deployment, "first").up();
+    let second = with_spool(&deployment, "second")
+        .set("spool.directory", &format!("{:?}", directory(&deployment, "first")))
+        .write();
+    let (code, _, log) = relay::run_to_end(&["serve", "--config", second.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("another process has this spool open"), "{log}");
+    assert!(relay.is_ready());
+}
