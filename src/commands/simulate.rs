@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret};
+use clearfeed_relay::simulator::rest::{Health, Requests, Rest};
 use clearfeed_relay::simulator::{self, Observer, Outcome, Settings, Summary, Target};
 use hyper::StatusCode;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +66,19 @@ pub(crate) struct Arguments {
     /// body, sent at, answered at (nanoseconds since 1970)
     #[arg(long, value_name = "OUT")]
     ids_file: Option<PathBuf>,
+    /// Also be ClearFeed's REST API at this address, for the requests that the events are about: until Ctrl-C
+    #[arg(long, value_name = "ADDRESS", requires = "api_token_file")]
+    serve_api: Option<SocketAddr>,
+    /// File with the token that the API takes, read for each request: another one in it is a regenerated token
+    #[arg(long, value_name = "FILE")]
+    api_token_file: Option<PathBuf>,
+    /// Requests a second that the API answers; beyond: 429 [default: as many as come]
+    #[arg(long, value_name = "PER_SECOND")]
+    api_rate: Option<NonZeroU32>,
+    /// How many of a hundred requests to the API fail: 0 to 100
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    api_faults: u8,
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
@@ -71,23 +88,58 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // One thread is enough for more events than one relay takes, and leaves the other cores to the relay.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let as_json = arguments.json;
-    let settings = settings(&arguments);
-    let signed_url = settings.signed_url.clone();
-    let summary = runtime.block_on(simulate(arguments, settings))?;
-    let text = if as_json { serde_json::to_string(&summary)? } else { summary.to_string() };
-    writeln!(io::stdout(), "{text}").context("the summary could not be printed")?;
-    if let Some(hint) = hint(&summary, &signed_url) {
-        writeln!(io::stderr(), "{hint}").context("a hint could not be printed")?;
-    }
-    Ok(exit_code(&summary))
+    runtime.block_on(async {
+        let as_json = arguments.json;
+        let settings = settings(&arguments);
+        let signed_url = settings.signed_url.clone();
+        let (stop, requests) = (stop_on_signal()?, Requests::new(settings.seed, settings.requests));
+        let requests = Arc::new(requests);
+        let api = serve_api(&arguments, &requests).await?;
+        let summary = simulate(arguments, settings, requests, stop.clone()).await?;
+        let text = if as_json { serde_json::to_string(&summary)? } else { summary.to_string() };
+        writeln!(io::stdout(), "{text}").context("the summary could not be printed")?;
+        if let Some(hint) = hint(&summary, &signed_url) {
+            say(&hint)?;
+        }
+        if let Some(api) = &api {
+            say(&format!("the API goes on at {} until Ctrl-C", api.base_url()))?;
+            stop.cancelled().await;
+        }
+        Ok(exit_code(&summary))
+    })
 }
 
-async fn simulate(arguments: Arguments, settings: Settings) -> anyhow::Result<Summary> {
-    let stop = stop_on_signal()?;
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(io::stderr(), "{line}").context("nothing can be printed")
+}
+
+/// The API, listening, where it is wanted.
+async fn serve_api(arguments: &Arguments, requests: &Arc<Requests>) -> anyhow::Result<Option<Rest>> {
+    let (Some(address), Some(file)) = (arguments.serve_api, arguments.api_token_file.clone()) else {
+        return Ok(None);
+    };
+    let token = move || Some(std::fs::read_to_string(&file).ok()?.trim().to_owned());
+    let health = Health { rate: arguments.api_rate, fault_percent: arguments.api_faults };
+    let api = Rest::listen(address, Arc::clone(requests), Box::new(token), health).await;
+    let api = api.with_context(|| format!("--serve-api: cannot listen on {address}"))?;
+    say(&format!("the API answers at {}", api.base_url()))?;
+    Ok(Some(api))
+}
+
+async fn simulate(
+    arguments: Arguments,
+    settings: Settings,
+    requests: Arc<Requests>,
+    stop: CancellationToken,
+) -> anyhow::Result<Summary> {
     let bar = progress_bar(&arguments, settings.events);
     let finished = bar.clone();
-    let observer = Observer { finished: Box::new(move || finished.inc(1)), ids: ids_file(&arguments)?, stop };
+    let observer = Observer {
+        occurred: Box::new(move |number| requests.occurred(number, Timestamp::now())),
+        finished: Box::new(move || finished.inc(1)),
+        ids: ids_file(&arguments)?,
+        stop,
+    };
     let summary = simulator::run(settings, arguments.secret_file, observer).await;
     bar.finish_and_clear();
     match (summary, &arguments.ids_file) {
@@ -164,7 +216,7 @@ fn progress_bar(arguments: &Arguments, events: u64) -> ProgressBar {
 }
 
 /// Cancelled by the first SIGINT or SIGTERM: answers that are due are waited for, and what was done is told.
-fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();

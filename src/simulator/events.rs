@@ -37,10 +37,10 @@ impl Events {
 
     /// The event of this number, from 0; it belongs to request `number % requests`.
     pub fn event(&self, number: u64) -> ShapedEvent {
-        let (round, nth_request) = (number / self.requests, number % self.requests);
+        let (round, nth_request) = (number / self.requests, self.nth_request(number));
         let id = self.event_id(number);
         let request = self.request_id(nth_request);
-        let thread = Thread::draw(&mut Random::new(self.seed, nth_request));
+        let thread = self.thread(nth_request);
         let body = body(&id, request, round, &thread, &mut Random::new(!self.seed, number));
         ShapedEvent { id, request, body: body.into() }
     }
@@ -52,18 +52,28 @@ impl Events {
         format!("{first:016x}{second:016x}")
     }
 
+    /// The request that the event of this number belongs to, by its place among the requests.
+    pub(super) fn nth_request(&self, number: u64) -> u64 {
+        number % self.requests
+    }
+
+    /// What the events of a request have in common.
+    pub(super) fn thread(&self, nth_request: u64) -> Thread {
+        Thread::draw(&mut Random::new(self.seed, nth_request))
+    }
+
     /// Far apart for two seeds, so that two simulators do not write each other's requests.
-    fn request_id(&self, nth: u64) -> u64 {
+    pub(super) fn request_id(&self, nth: u64) -> u64 {
         (mixed(self.seed) >> (u64::BITS - REQUEST_ID_BITS)).wrapping_add(nth)
     }
 }
 
 /// What all events of a request have in common.
-struct Thread {
-    channel: String,
-    team: String,
-    collection: u64,
-    priority: &'static str,
+pub(super) struct Thread {
+    pub(super) channel: String,
+    pub(super) team: String,
+    pub(super) collection: u64,
+    pub(super) priority: &'static str,
     /// When it began, in seconds since 1970.
     began: u64,
     /// The microseconds of its messages in the two channels: Slack tells messages by their times.
@@ -83,12 +93,12 @@ impl Thread {
     }
 
     /// Slack's time of the message in the requester's channel, so many seconds into the thread.
-    fn in_request_channel(&self, seconds: u64) -> String {
+    pub(super) fn in_request_channel(&self, seconds: u64) -> String {
         format!("{}.{:06}", self.began + seconds, self.micros.0)
     }
 
     /// The copy in the triage channel follows some seconds later.
-    fn in_triage_channel(&self, seconds: u64) -> String {
+    pub(super) fn in_triage_channel(&self, seconds: u64) -> String {
         format!("{}.{:06}", self.began + seconds + 8, self.micros.1)
     }
 }
@@ -127,7 +137,7 @@ fn body(id: &str, request: u64, round: u64, thread: &Thread, random: &mut Random
 
 /// Already escaped for JSON. Some have escapes and letters beyond ASCII, for what re-encodes a body breaks
 /// its hash.
-const SENTENCES: [&str; 10] = [
+pub(super) const SENTENCES: [&str; 10] = [
     "Hey team, we have an urgent issue. Can someone assist?",
     "The payment page answers \\\"502 Bad Gateway\\\" since this morning.",
     "Our finance people in Zürich cannot close the month, it is blocking them.",

@@ -10,6 +10,8 @@
 //! requests give the same bodies. Each request belongs to one worker, and each worker has one delivery on its
 //! way at a time, so the events of a request go out one after the other's final answer.
 //!
+//! The other side of ClearFeed, its REST API, is [`rest`]: it tells the requests that the events are about.
+//!
 //! [`run`] sends a whole load. A single crafted delivery (a replay, a forgery) is a [`Delivery`] sent by a
 //! [`Client`].
 
@@ -19,6 +21,7 @@ mod events;
 mod histogram;
 mod journal;
 mod plan;
+pub mod rest;
 mod summary;
 mod target;
 #[cfg(test)]
@@ -98,6 +101,8 @@ impl Settings {
 
 /// What a run tells its caller while it lasts, and how the caller ends it early.
 pub struct Observer {
+    /// Called once for each event, by its number, when it occurs: before it is delivered, or not.
+    pub occurred: Box<dyn Fn(u64) + Send + Sync>,
     /// Called once for each event that came to its end, accepted or not.
     pub finished: Box<dyn Fn() + Send + Sync>,
     /// Gets one line for each event answered 200, tab-separated: event id, request id, SHA-256 of the body in
@@ -111,7 +116,8 @@ pub struct Observer {
 
 impl Default for Observer {
     fn default() -> Self {
-        Self { finished: Box::new(|| ()), ids: None, stop: CancellationToken::new() }
+        let stop = CancellationToken::new();
+        Self { occurred: Box::new(|_| ()), finished: Box::new(|| ()), ids: None, stop }
     }
 }
 
@@ -147,6 +153,7 @@ pub async fn run(settings: Settings, secret: Secret, observer: Observer) -> Resu
         secret,
         started,
         journal: Mutex::new(Journal::new(observer.ids)),
+        occurred: observer.occurred,
         finished: observer.finished,
         stop: observer.stop,
         settings,

@@ -30,6 +30,7 @@ pub(super) struct Run {
     pub(super) shapes: Events,
     pub(super) started: Instant,
     pub(super) journal: Mutex<Journal>,
+    pub(super) occurred: Box<dyn Fn(u64) + Send + Sync>,
     pub(super) finished: Box<dyn Fn() + Send + Sync>,
     pub(super) stop: CancellationToken,
 }
@@ -89,6 +90,7 @@ impl Worker {
 
     /// One event, its retries and its redelivery.
     async fn deliver(&mut self, run: &Run, number: u64) -> io::Result<()> {
+        (run.occurred)(number);
         let event = run.shapes.event(number);
         let first =
             Delivery::signed(&run.secret, &run.settings.signed_url, event.body.clone(), unix_seconds());

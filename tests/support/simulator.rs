@@ -94,6 +94,7 @@ impl Simulation {
             finished: Box::new(move || _ = count.fetch_add(1, Ordering::SeqCst)),
             ids: Some(Box::new(ids.clone())),
             stop: stop.clone(),
+            ..Observer::default()
         };
         let running = runtime().spawn(simulator::run(settings, secret, observer));
         Self { running, ids, stop, finished, shapes, events }
