@@ -35,13 +35,14 @@
 //! |---|---|
 //! | programs | `main.rs`, `commands/`, [`simulator`] (plays ClearFeed; uses [`domain`] alone) |
 //! | halves | [`intake`], [`forward`], [`admin`] |
-//! | neighbours | [`kafka`], [`spool`] (deliveries on this node's disk while Kafka is away) |
+//! | neighbours | [`kafka`], [`spool`] (deliveries on this node's disk while Kafka is away), [`clearfeed`] (its REST API) |
 //! | ground | [`domain`], [`config`], [`telemetry`] |
 //!
 //! One file names the HTTP statuses that senders are answered ([`intake::answer`]), one librdkafka's property keys
 //! ([`kafka::properties`]), one the configuration's keys (`config::keys`), one the metrics ([`telemetry::metrics`]).
 
 pub mod admin;
+pub mod clearfeed;
 pub mod config;
 pub mod domain;
 pub mod forward;

@@ -28,6 +28,8 @@ enum Command {
     Simulate(Box<commands::simulate::Arguments>),
     /// Put dead letters back into the inbox, once their cause is mended; list them; show one
     Redrive(commands::redrive::Arguments),
+    /// Copy the requests of a span from ClearFeed's REST API into the snapshot topic
+    Backfill(commands::backfill::Arguments),
     /// Explain why a captured request is taken for ClearFeed's, or is not
     Verify(commands::verify::Arguments),
 }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(*arguments),
         Command::Redrive(arguments) => commands::redrive::run(&arguments),
+        Command::Backfill(arguments) => commands::backfill::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
     };
     result.unwrap_or_else(|error| commands::exit::report(&error))

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Each module of the crate's root, and what it may know beside itself. Within the ground there is an order as well;
 /// neighbours and halves do not know each other.
-const FLOORS: [(&str, &[&str]); 10] = [
+const FLOORS: [(&str, &[&str]); 11] = [
     // ground
     ("domain", &[]),
     ("config", &["domain"]),
@@ -18,6 +18,7 @@ const FLOORS: [(&str, &[&str]); 10] = [
     // neighbours
     ("kafka", &["domain", "config", "telemetry"]),
     ("spool", &["domain", "config", "telemetry"]),
+    ("clearfeed", &["domain", "config", "telemetry"]),
     // halves
     ("intake", &["domain", "config", "telemetry", "kafka", "spool"]),
     ("forward", &["domain", "config", "telemetry", "kafka"]),
@@ -26,7 +27,7 @@ const FLOORS: [(&str, &[&str]); 10] = [
     ("simulator", &["domain"]),
     (
         "commands",
-        &["domain", "config", "telemetry", "kafka", "spool", "intake", "forward", "admin", "simulator"],
+        &["domain", "config", "telemetry", "kafka", "spool", "clearfeed", "intake", "forward", "admin", "simulator"],
     ),
 ];
 
@@ -417,6 +418,7 @@ fn a_planted_upward_import_is_found_however_it_is_written() {
         ("src/config/keys.rs", "mod tests {\n    use super::super::super::{intake, Role};\n}"),
         ("src/telemetry/logs.rs", "use crate::{config::{self, Role}, domain::route, kafka};"),
         ("src/kafka/topics.rs", "let x = clearfeed_relay::forward::start();"),
+        ("src/clearfeed/client.rs", "use crate::kafka::topics::Topics;"),
         ("src/intake/mod.rs", "pub use crate::forward::start;"),
         ("src/admin/paths.rs", "use crate::{domain, intake};"),
         ("src/simulator/plan.rs", "use crate::config::Config;"),

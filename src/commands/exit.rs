@@ -7,6 +7,8 @@ use clearfeed_relay::config::Problems;
 
 /// It failed, or (where something was examined) something was found wrong.
 pub(crate) const FAILED: u8 = 1;
+/// Wrong command line, as clap has it.
+pub(crate) const WRONG_COMMAND_LINE: u8 = 2;
 /// Kafka or ClearFeed is out of reach (`EX_UNAVAILABLE` of sysexits).
 pub(crate) const OUT_OF_REACH: u8 = 69;
 /// The configuration is wrong (`EX_CONFIG` of sysexits).

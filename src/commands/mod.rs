@@ -1,7 +1,9 @@
 //! The commands, one file each, and what they share.
 
+pub(crate) mod backfill;
 mod certificate;
 pub(crate) mod check;
+mod clients;
 mod configuration;
 pub(crate) mod demo;
 mod descriptors;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::values::{self, Kind};
-use super::{LogFormat, Role, StartAt};
+use super::{ApiUrl, LogFormat, Role, StartAt};
 use crate::domain::route::{Template, TopicName};
 use crate::domain::signature::SignedUrl;
 
@@ -136,6 +136,12 @@ keys! {
         "Topic of the events that no route names.";
     ROUTES: TopicName = "sources.*.routes", Table, Default(""), TOPIC,
         "Topics by `type.sub_type` or `type`, such as `\"request.updated\" = \"support.request-updates\"`.";
+    API_TOKEN_FILE: Option<PathBuf> = "sources.*.api.token_file", One, Default(""), FILE_OR_NONE,
+        "File with a Personal Access Token for ClearFeed's REST API, read each time that it is used; absent: the API is not asked.";
+    API_BASE_URL: ApiUrl = "sources.*.api.base_url", One, Default("https://api.clearfeed.app"), API_URL,
+        "Where the REST API answers.";
+    SNAPSHOT_TOPIC: TopicName = "sources.*.api.snapshot_topic", One, Default("clearfeed.request-snapshots"), TOPIC,
+        "Compacted topic of the requests that the API tells; each source has its own.";
 
     BOOTSTRAP_SERVERS: String = "kafka.bootstrap_servers", One, Default("localhost:9092"), SERVERS,
         "Brokers to begin with.";

@@ -13,7 +13,7 @@ use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::values::HOSTNAME_PLACEHOLDER;
 use super::{
-    Admin, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Spool, Telemetry,
+    Admin, Api, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Spool, Telemetry,
     TlsFiles, environment, rules,
 };
 use crate::domain::route::Routes;
@@ -202,7 +202,25 @@ fn source(reading: &mut Reading, name: &str) -> Option<Source> {
         max_clock_skew: reading.take_of(name, &keys::MAX_CLOCK_SKEW)?,
         accept_unsigned_ping: reading.take_of(name, &keys::ACCEPT_UNSIGNED_PING)?,
         routes: Routes::new(reading.take_of(name, &keys::EVENT_TOPIC)?, routes),
+        api: {
+            let token_file = reading.take_of(name, &keys::API_TOKEN_FILE)?;
+            let base_url = reading.take_of(name, &keys::API_BASE_URL)?;
+            let snapshot_topic = reading.take_of(name, &keys::SNAPSHOT_TOPIC)?;
+            api_needs_token(reading, name, token_file.is_some());
+            token_file.map(|token_file| Api { base_url, token_file, snapshot_topic })
+        },
     })
+}
+
+/// Without a token nothing else of the section means anything.
+fn api_needs_token(reading: &mut Reading, source: &str, has_token: bool) {
+    let other = [keys::API_BASE_URL.row, keys::SNAPSHOT_TOPIC.row];
+    let written =
+        other.map(|row| KeyPath::of(row.path, source)).into_iter().find(|key| reading.is_written(key));
+    if let (Some(key), false) = (written, has_token) {
+        let token = KeyPath::of(keys::API_TOKEN_FILE.row.path, source);
+        reading.object(&token, format!("a file with a Personal Access Token beside {key}"));
+    }
 }
 
 fn kafka(reading: &mut Reading) -> Option<Kafka> {

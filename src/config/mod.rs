@@ -4,6 +4,7 @@
 //! checks a setting again. `keys` is the table of all keys, `values` how their values are read, `rules` what
 //! must hold between them.
 
+mod api_url;
 mod document;
 mod environment;
 mod keys;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 use crate::domain::route::{Routes, TopicName};
 use crate::domain::signature::SignedUrl;
 
+pub use api_url::ApiUrl;
 pub use keys::markdown_table;
 pub use meaning::{from_toml, load};
 pub use problem::{Problem, Problems};
@@ -103,6 +105,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The sources whose REST API is asked.
+    pub fn apis(&self) -> impl Iterator<Item = (&str, &Api)> {
+        self.sources.iter().filter_map(|(name, source)| Some((name.as_str(), source.api.as_ref()?)))
+    }
+
     /// Something other than the file and the environment said what a key is.
     pub fn overrule(&mut self, key: &str, value: String, whence: &str) {
         if let Some(setting) = self.settings.iter_mut().find(|setting| setting.key == key) {
@@ -184,6 +191,19 @@ pub struct Source {
     pub accept_unsigned_ping: bool,
     /// The `topic` template and the `routes` table.
     pub routes: Routes,
+    /// Absent: the REST API is not asked.
+    pub api: Option<Api>,
+}
+
+/// `[sources.NAME.api]`
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Where the REST API answers.
+    pub base_url: ApiUrl,
+    /// The Personal Access Token's file: read each time that the token is used.
+    pub token_file: PathBuf,
+    /// Where requests go as the API tells them.
+    pub snapshot_topic: TopicName,
 }
 
 /// `[kafka]`

@@ -13,9 +13,10 @@ use super::problem::{Problem, Problems};
 use super::properties::is_secret;
 
 /// Parts of the contract that this version does not have yet: saying so is better than to ignore them.
-const NOT_YET: [&str; 1] = ["sources.*.api"];
-/// Whence a value came that nobody wrote.
-const DEFAULT: &str = "the default";
+/// Parts of the contract that this version does not have yet: saying so is better than to ignore them.
+const NOT_YET: [&str; 1] = ["sources.*.api.reconcile_every"];
+/// Where a value comes from that nobody wrote.
+const BY_DEFAULT: &str = "the default";
 /// More edits than this and another key was meant.
 const MAX_EDITS: usize = 2;
 
@@ -56,7 +57,7 @@ impl Reading {
         let (text, whence) = match (from_environment, from_file, key.row.fallback) {
             (Some((text, variable)), _, _) => (Some(text), variable),
             (None, Some(text), _) => (text, self.file.clone()),
-            (None, None, Fallback::Default(text)) => (Some(text.to_owned()), DEFAULT.to_owned()),
+            (None, None, Fallback::Default(text)) => (Some(text.to_owned()), BY_DEFAULT.to_owned()),
             (None, None, Fallback::Required(_)) => (None, self.file.clone()),
         };
         let value = self.read(key, &path, text, whence);
@@ -101,9 +102,9 @@ impl Reading {
         self.problems.push(Problem { key: path.to_string(), found, wanted: wanted.into(), whence });
     }
 
-    /// Whether somebody said what a key is.
+    /// Whether somebody wrote this key, which was asked for.
     pub(super) fn is_written(&self, path: &KeyPath) -> bool {
-        self.settings.get(path).is_some_and(|(_, whence)| whence != DEFAULT)
+        self.settings.get(path).is_some_and(|(_, whence)| whence != BY_DEFAULT)
     }
 
     /// The keys of all problems so far.
@@ -154,7 +155,7 @@ impl Reading {
 
 /// What stands for a value that must not be shown.
 fn hidden(path: &KeyPath, text: &str) -> Option<&'static str> {
-    if path.last_name().is_some_and(is_secret) {
+    if !text.is_empty() && path.last_name().is_some_and(is_secret) {
         Some("…")
     } else {
         // Before the @ of a URL stands a password.
@@ -171,8 +172,8 @@ fn leftover(path: &KeyPath, text: Option<&str>, file: &str) -> Option<Problem> {
     };
     for section in NOT_YET.map(|pattern| KeyPath::of(pattern, source)) {
         if path.0.starts_with(&section.0) {
-            let wanted = "no such section: it is not supported by this version yet".to_owned();
-            return problem(&section, "a section", wanted);
+            let wanted = "no such key: it is not supported by this version yet".to_owned();
+            return problem(&section, "a key", wanted);
         }
     }
     for row in keys::ALL {

@@ -81,11 +81,17 @@ impl Rules<'_> {
     /// One topic with two meanings would feed the relay its own output, and let an event's sender write the
     /// ledger.
     fn own_topics(&mut self, config: &Config) {
-        let own = [
+        let mut own = vec![
             (path(&keys::INBOX_TOPIC), &config.inbox.topic),
             (path(&keys::LEDGER_TOPIC), &config.ledger.topic),
             (path(&keys::DEAD_LETTER_TOPIC), &config.forward.dead_letter_topic),
         ];
+        // Two sources may have a request of the same id: one would be the other's newest snapshot.
+        own.extend(
+            config
+                .apis()
+                .map(|(name, api)| (KeyPath::of(keys::SNAPSHOT_TOPIC.row.path, name), &api.snapshot_topic)),
+        );
         for (index, (key, topic)) in own.iter().enumerate() {
             for (other_key, other) in &own[..index] {
                 self.require(topic != other, &[key, other_key], format!("another topic than {other_key}"));

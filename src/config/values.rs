@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Role, StartAt};
+use super::{ApiUrl, LogFormat, Role, StartAt};
 use crate::domain::route::{Template, TopicName};
 use crate::domain::signature::SignedUrl;
 
@@ -84,6 +84,8 @@ pub(super) const RETENTION: Kind<Duration> =
     Kind::simple("a duration such as 72h, from 1h to 365d", |text| duration(text, HOUR..=YEAR));
 pub(super) const URL: Kind<SignedUrl> =
     Kind::exact("an https URL with a path, without user and fragment", SignedUrl::parse);
+pub(super) const API_URL: Kind<ApiUrl> =
+    Kind::exact("an https URL without user, query and fragment; http to this machine alone", ApiUrl::parse);
 pub(super) const FLAG: Kind<bool> = Kind::simple("true or false", from_str);
 pub(super) const FILE: Kind<PathBuf> = Kind::simple("a file's path", |text| {
     let one_line = !text.is_empty() && !text.contains(char::is_control);

@@ -12,4 +12,5 @@ pub mod ledger_entry;
 pub mod partitioner;
 pub mod route;
 pub mod signature;
+pub mod snapshot;
 pub mod window;

@@ -191,6 +191,12 @@ pub fn inbox_producer(config: &Config) -> Result<ClientConfig, PropertyError> {
     producer(config, &[("linger.ms", "5"), ("message.timeout.ms", &timeout_ms)], &[])
 }
 
+/// The producer of `backfill`: whole pages at a time, with nobody but a person waiting.
+pub fn snapshot_producer(config: &Config) -> Result<ClientConfig, PropertyError> {
+    // Longer than an election of leaders, and not so long that nobody believes in it any more.
+    producer(config, &[("linger.ms", "5"), ("message.timeout.ms", "30000")], &[])
+}
+
 /// The producer of the forward half.
 pub fn transactional_producer(config: &Config) -> Result<ClientConfig, PropertyError> {
     let timeout_ms = TRANSACTION_TIMEOUT.as_millis().to_string();

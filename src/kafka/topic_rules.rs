@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::properties;
-use crate::config::{Config, Role};
+use crate::config::{Api, Config, Role};
 use crate::domain::route::TopicName;
 
 /// Segments roll at least this often, so that retention takes what is old, and not much more.
@@ -41,6 +41,8 @@ pub(super) struct Rule {
 #[derive(Debug, Clone)]
 enum Bound {
     Exactly(&'static str),
+    /// The first is what a topic is created with.
+    OneOf(&'static [&'static str]),
     AtLeast(u128),
     AtMost(u128),
     /// Or -1, without limit.
@@ -55,6 +57,7 @@ impl Rule {
     pub(super) fn created_with(&self) -> String {
         match &self.bound {
             Bound::Exactly(value) => (*value).to_owned(),
+            Bound::OneOf(values) => values.first().copied().unwrap_or_default().to_owned(),
             Bound::AtLeast(number) | Bound::AtMost(number) | Bound::AtLeastOrUnlimited(number) => {
                 (number + self.margin).to_string()
             }
@@ -65,6 +68,7 @@ impl Rule {
         let number = found.parse::<u128>();
         match &self.bound {
             Bound::Exactly(value) => found == *value,
+            Bound::OneOf(values) => values.contains(&found),
             Bound::AtLeast(least) => number.is_ok_and(|number| number >= *least),
             Bound::AtMost(most) => number.is_ok_and(|number| number <= *most),
             Bound::AtLeastOrUnlimited(least) => found == "-1" || number.is_ok_and(|number| number >= *least),
@@ -74,6 +78,7 @@ impl Rule {
     pub(super) fn wanted(&self) -> String {
         match &self.bound {
             Bound::Exactly(value) => (*value).to_owned(),
+            Bound::OneOf(values) => values.join(" or "),
             Bound::AtLeast(number) => format!("at least {number}"),
             Bound::AtMost(number) => format!("at most {number}"),
             Bound::AtLeastOrUnlimited(number) => format!("at least {number}, or -1"),
@@ -108,6 +113,7 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
         let known = config.sources.values().flat_map(|source| source.routes.known_topics());
         let events: BTreeSet<_> = known.chain([config.forward.dead_letter_topic.clone()]).collect();
         wanted.extend(events.into_iter().map(|name| event_topic(config, name)));
+        wanted.extend(config.apis().map(|(_, api)| snapshot_topic(config, api)));
     }
     wanted
 }
@@ -119,8 +125,16 @@ pub fn event_topic(config: &Config, name: TopicName) -> Wanted {
     Wanted { name, partitions: config.kafka.partitions, partitions_matter: false, rules }
 }
 
+/// A topic of requests as the REST API tells them: the newest of each is kept. Who wants old ones to go has both policies.
+pub fn snapshot_topic(config: &Config, api: &Api) -> Wanted {
+    let policy = Bound::OneOf(&["compact", "compact,delete", "delete,compact"]);
+    let mut wanted = event_topic(config, api.snapshot_topic.clone());
+    wanted.rules.insert(0, Rule::new("cleanup.policy", policy));
+    wanted
+}
+
 /// The relay's own topics, which no event's type may lead to.
 pub fn reserved(config: &Config) -> BTreeSet<TopicName> {
     let own = [&config.inbox.topic, &config.ledger.topic, &config.forward.dead_letter_topic];
-    own.into_iter().cloned().collect()
+    own.into_iter().chain(config.apis().map(|(_, api)| &api.snapshot_topic)).cloned().collect()
 }

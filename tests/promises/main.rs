@@ -31,6 +31,7 @@ mod killed_at_random_moments;
 mod nothing_unauthenticated_leaves_a_trace;
 mod records_are_as_described;
 mod replays_are_one_record;
+mod requests_are_backfilled;
 mod secrets_change_while_it_runs;
 mod sources_are_apart;
 mod strangers_shut_nobody_out;

@@ -194,3 +194,27 @@ fn swap(relay: &Relay, authority: &Authority, served: &dyn Fn(&str) -> bool) {
     assert_eq!(relay.metric("config_last_reload_successful"), 0.0);
     assert!(served("second"));
 }
+
+/// The listener stands for ClearFeed's API: that it has no page there is told only to who trusts its certificate.
+#[test]
+fn the_token_goes_to_who_is_trusted_alone() {
+    let kafka = Kafka::shared();
+    let (deployment, authority) = (Deployment::new("tls-api", &kafka), Authority::new());
+    let relay = up(deployment.relay(), &authority);
+    let token = deployment.secret_file().with_file_name("token");
+    std::fs::write(&token, "a-token-of-the-tests").unwrap();
+    let config = deployment
+        .replica("asks")
+        .set("sources.main.api.base_url", &format!("\"https://localhost:{}\"", relay.intake().port()))
+        .set("sources.main.api.token_file", &format!("{:?}", token.display().to_string()))
+        .write();
+    let backfill = |roots: &Path| {
+        let arguments = ["backfill", "--dry-run", "--since", "2026-01-01T00:00:00Z", "--config"];
+        let output = command().args(arguments).arg(&config).env("SSL_CERT_FILE", roots).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told) = backfill(&authority.path("ca.crt"));
+    assert!(code == Some(1) && told.contains("found status 404"), "{told}");
+    let (code, told) = backfill(&Authority::new().path("ca.crt"));
+    assert!(code == Some(69) && told.contains("no TLS: invalid peer certificate"), "{told}");
+}

@@ -18,6 +18,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod reader;
 pub mod relay;
+pub mod rest;
 pub mod simulator;
 
 use std::io::Write;

@@ -1,6 +1,5 @@
 //! Kafka: reachable, topics as the promise needs them, what this client may do there, clocks.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clearfeed_relay::config::{Config, Role};
@@ -10,14 +9,13 @@ use clearfeed_relay::kafka::topic_rules;
 use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
 use clearfeed_relay::kafka::{REQUEST_TIMEOUT, properties};
 use clearfeed_relay::telemetry::health::Health;
-use clearfeed_relay::telemetry::labels::Half;
-use clearfeed_relay::telemetry::metrics::Metrics;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 
 use super::{Check, records};
+use crate::commands::clients;
 
 /// Longer than any of Kafka's elections.
 const TRANSACTIONS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,8 +25,7 @@ const TOLD_WITHIN: Duration = Duration::from_millis(200);
 
 /// Adds what was found; false where Kafka cannot be reached.
 pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::Result<bool> {
-    let health = health(config);
-    let monitor = monitor(config, &health)?;
+    let (monitor, health) = clients::monitor(config)?;
     let topics = Topics::new(config, monitor.clone())?;
     let servers = &config.kafka.bootstrap_servers;
     match brokers(config, monitor, &health)? {
@@ -81,16 +78,6 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         }
     }
     Ok(true)
-}
-
-/// Where clients of Kafka report to.
-fn health(config: &Config) -> Arc<Health> {
-    Arc::new(Health::apart(config.role))
-}
-
-fn monitor(config: &Config, health: &Arc<Health>) -> anyhow::Result<Monitor> {
-    let metrics = Metrics::new([], config.role, &config.hash, &config.forward.transactional_id)?;
-    Ok(Monitor::new(Half::Intake, Arc::new(metrics), Arc::clone(health)))
 }
 
 /// How many brokers there are, or why nobody can be asked. A request only tells that nobody answered it; a client that is

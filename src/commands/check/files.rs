@@ -1,9 +1,10 @@
-//! Secrets, certificate and key: present, readable, for nobody else to read; and the spool's directory.
+//! Secrets, tokens, certificate and key: present, readable, for nobody else to read; and the spool's directory.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use clearfeed_relay::clearfeed::Token;
 use clearfeed_relay::config::{Config, Spool, TlsFiles};
 use clearfeed_relay::domain::signature::Secret;
 use clearfeed_relay::intake::Pair;
@@ -30,6 +31,11 @@ pub(super) fn check(config: &Config) -> Vec<Check> {
         checks.extend(config.intake.tls.iter().map(|files| private("key of the certificate", &files.key)));
         checks.extend(config.spool.iter().map(spool_directory));
     }
+    if config.role.has_forward() {
+        checks.extend(
+            config.apis().map(|(name, api)| token(&format!("source {name}, API token"), &api.token_file)),
+        );
+    }
     let secrets = config.kafka.property_files.iter();
     checks.extend(secrets.map(|(key, file)| private(&format!("kafka property {key}"), file)));
     checks
@@ -46,6 +52,13 @@ fn secret(check: &str, file: &Path, slot: usize) -> Check {
             Check::ok(check, "retired: no such file")
         }
         Err(error) => Check::wrong(check, format!("{}: {error}; save the secret there", file.display())),
+    }
+}
+
+fn token(check: &str, file: &Path) -> Check {
+    match Token::read(file) {
+        Ok(_) => private(check, file),
+        Err(error) => Check::wrong(check, format!("{}: {error}", file.display())),
     }
 }
 

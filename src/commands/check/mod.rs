@@ -1,5 +1,6 @@
 //! `check`: whether this configuration can work here, as a table with one line a check.
 
+mod api;
 mod cluster;
 mod files;
 mod records;
@@ -72,10 +73,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut is_out_of_reach = false;
     if arguments.offline {
         checks.push(Check::skipped("kafka", "--offline"));
+        checks.extend(api::skipped(&config));
     } else {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let reached = runtime.block_on(cluster::check(&config, &mut checks))?;
-        is_out_of_reach = !reached;
+        let answers = runtime.block_on(api::check(&config, &mut checks));
+        is_out_of_reach = !reached || !answers;
     }
     let text = if arguments.json { serde_json::to_string(&checks)? + "\n" } else { table(&checks) };
     std::io::stdout().write_all(text.as_bytes()).context("the checks could not be printed")?;

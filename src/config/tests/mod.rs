@@ -51,6 +51,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.intake.answer_timeout, Duration::from_secs(8));
     assert_eq!(config.sources["main"].max_redelivery_age, Duration::from_secs(24 * 3600));
     assert_eq!(config.sources["main"].routes.template().to_string(), "clearfeed.{type}");
+    assert!(config.sources["main"].api.is_none());
     assert_eq!(config.kafka.replication_factor, -1);
     assert_eq!(config.forward.transactional_id, "clearfeed-relay-localhost");
     assert_eq!(config.forward.start_at, None);
@@ -71,6 +72,10 @@ fn toml_and_yaml_mean_the_same_for_every_key() {
     let topics: Vec<String> =
         toml.sources["main"].routes.known_topics().iter().map(ToString::to_string).collect();
     assert_eq!(topics, ["cf.request.events", "support.request-updates"]);
+    let [("main", api)] = toml.apis().collect::<Vec<_>>()[..] else { panic!("one API") };
+    assert_eq!(api.base_url.to_string(), "https://clearfeed.example.com/api");
+    assert_eq!(api.token_file, PathBuf::from("/run/secrets/clearfeed/token"));
+    assert_eq!(api.snapshot_topic.as_str(), "cf.snapshots");
     assert_eq!(toml.kafka.properties["security.protocol"], "SASL_SSL");
     assert_eq!(toml.kafka.properties["socket.keepalive.enable"], "true");
     assert_eq!(toml.kafka.properties["linger.ms"], "5");

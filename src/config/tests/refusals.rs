@@ -66,8 +66,12 @@ fn what_no_key_takes_is_reported() {
         ("[intake.tls]\nkey_file = \"x\"", "intake.tls.certificate_file: found \"\", wanted a file beside"),
         ("[intake.tls]\ncertificate_file = \"x\"", "intake.tls.key_file: found \"\", wanted a file beside"),
         (
-            "[sources.main.api]\ntoken_file = \"x\"",
-            "sources.main.api: found a section, wanted no such section",
+            "[sources.main.api]\nbase_url = \"https://x\"",
+            "sources.main.api.token_file: found \"\", wanted a file with a Personal Access Token beside sources.main.api.base",
+        ),
+        (
+            "[sources.main.api]\nbase_url = \"http://x\"\ntoken_file = \"x\"",
+            "sources.main.api.base_url: found \"http://x\", wanted a URL that starts with https://",
         ),
     ] {
         assert_problem(more, wanted);
@@ -109,6 +113,18 @@ fn rules_between_keys_are_checked() {
         (
             "[sources.main.routes]\nx = \"clearfeed.dead-letter\"",
             "forward.dead_letter_topic: found \"clearfeed.d",
+        ),
+        (
+            "[sources.main.api]\ntoken_file = \"x\"\nsnapshot_topic = \"clearfeed.ledger\"",
+            "sources.main.api.snapshot_topic: found \"clearfeed.ledger\", wanted another topic than ledger.topic",
+        ),
+        (
+            "[sources.main.api]\ntoken_file = \"x\"\nsnapshot_topic = \"clearfeed.request\"",
+            "sources.main.api.snapshot_topic: found \"clearfeed.request\", wanted a topic to which no template",
+        ),
+        (
+            "[sources.main.api]\ntoken_file = \"x\"\n[sources.b]\npublic_url = \"https://b/\"\nsigning_secret_files = [\"/s\"]\n[sources.b.api]\ntoken_file = \"y\"",
+            "sources.main.api.snapshot_topic: found \"clearfeed.request-snapshots\", wanted another topic than sources.b",
         ),
         (
             "[intake]\nlame_duck = \"25s\"",

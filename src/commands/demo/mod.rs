@@ -2,6 +2,8 @@
 //!
 //! The same halves as in `serve`, below its start-up checks: the embedded broker has no topic settings to check.
 
+mod api;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Write, stdout};
 use std::num::NonZeroU64;
@@ -23,6 +25,7 @@ use rdkafka::message::Headers;
 use rdkafka::mocking::MockCluster;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use self::api::{DemoApi, SNAPSHOT_TOPIC};
 use super::exit;
 use super::relay::{Relay, blocking};
 
@@ -63,7 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for topic in [&config.inbox.topic, &config.ledger.topic, &config.forward.dead_letter_topic] {
         cluster.create_topic(topic.as_str(), PARTITIONS, 1)?;
     }
-    cluster.create_topic(EVENT_TOPIC, PARTITIONS, 1)?;
+    for topic in [EVENT_TOPIC, SNAPSHOT_TOPIC] {
+        cluster.create_topic(topic, PARTITIONS, 1)?;
+    }
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let is_once = runtime.block_on(show(config, arguments, recent))?;
     Ok(if is_once { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
@@ -118,21 +123,35 @@ async fn show(config: Config, arguments: &Arguments, recent: Recent) -> anyhow::
     let intake = relay.addresses.intake.context("the demo's relay has an intake")?;
     let target = Target::parse(&format!("http://{intake}{}", signed_url.path_and_query()))
         .map_err(anyhow::Error::msg)?;
+    let settings = Settings {
+        ping: true,
+        events: arguments.events,
+        requests: REQUESTS,
+        redeliver_percent: REDELIVER_PERCENT,
+        ..Settings::new(vec![target.clone()], signed_url.as_str())
+    };
+    let api = DemoApi::listen(&settings).await?;
     let stage = Stage { relay, target, signed_url: signed_url.as_str().to_owned(), secret };
 
     say(&format!(
-        "\n1. A Kafka, the relay and ClearFeed, in one process\n   deliveries to {}\n   status at     http://{}/status\n\n",
+        "\n1. A Kafka, the relay and ClearFeed, in one process\n   deliveries to {}\n   status at     http://{}/status\n   \
+         ClearFeed's REST API at {}\n\n",
         stage.target.url(),
-        stage.relay.addresses.admin
+        stage.relay.addresses.admin,
+        api.base_url()
     ))?;
     let mut sent = Sent::default();
-    stage.clearfeed_sends(arguments.events, &mut sent).await?;
+    stage.clearfeed_sends(settings, &api, &mut sent).await?;
     stage.attacker_tries(&mut sent).await?;
     stage.wait_until_forwarded(&sent).await?;
     let published = stage.forwarded(RecordOutcome::Published);
     let records = blocking(move || read(&bootstrap_servers, published)).await??;
     list(&records)?;
-    let is_once = stage.sum_up(&sent, &records, arguments.events + 1)?;
+    let (requests, snapshots) = api.backfill(&stage.relay.config).await?;
+    say(&format!(
+        "\n5. ClearFeed's REST API tells {requests} requests, and a backfill puts {snapshots} snapshots into {SNAPSHOT_TOPIC}\n"
+    ))?;
+    let is_once = stage.sum_up(&sent, &records, arguments.events + 1)? && snapshots == requests;
     if arguments.keep_running {
         say("The relay goes on until Ctrl-C.\n")?;
         tokio::signal::ctrl_c().await?;
@@ -150,15 +169,15 @@ struct Stage {
 }
 
 impl Stage {
-    async fn clearfeed_sends(&self, events: u64, sent: &mut Sent) -> anyhow::Result<()> {
-        let settings = Settings {
-            ping: true,
-            events,
-            requests: REQUESTS,
-            redeliver_percent: REDELIVER_PERCENT,
-            ..Settings::new(vec![self.target.clone()], self.signed_url.clone())
-        };
-        let summary = simulator::run(settings, self.secret.clone(), Observer::default()).await?;
+    async fn clearfeed_sends(
+        &self,
+        settings: Settings,
+        api: &DemoApi,
+        sent: &mut Sent,
+    ) -> anyhow::Result<()> {
+        let events = settings.events;
+        let observer = Observer { occurred: api.occurred(), ..Observer::default() };
+        let summary = simulator::run(settings, self.secret.clone(), observer).await?;
         ensure!(summary.is_all_accepted(), "ClearFeed was refused:\n{summary}");
         sent.deliveries += summary.sent;
         sent.accepted += summary.sent;
@@ -232,7 +251,7 @@ impl Stage {
             ("    repeats dropped", self.forwarded(RecordOutcome::Repeat)),
             ("    events out", records.len() as u64),
         ];
-        say("\n5. In the end\n")?;
+        say("\n6. In the end\n")?;
         for (name, count) in rows {
             say(&format!("   {name:<22}{count:>6}\n"))?;
         }

@@ -1,0 +1,70 @@
+//! The simulator's REST API, with requests of chosen times and a token that can be regenerated.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use clearfeed_relay::simulator::rest::{Health, Requests, Rest};
+use jiff::{SignedDuration, Timestamp};
+
+use super::relay::Plan;
+use super::{block_on, runtime};
+
+pub const TOKEN: &str = "a-token-of-the-tests";
+const SEED: u64 = 7;
+
+/// ClearFeed's API, and the file in which the relay has the token for it.
+pub struct Api {
+    pub requests: Arc<Requests>,
+    rest: Rest,
+    token: Arc<Mutex<String>>,
+    file: PathBuf,
+}
+
+impl Api {
+    /// Listens; knows `requests` requests, of which one was created each second.
+    pub fn with(requests: u64, health: Health, folder: &Path) -> Self {
+        let world = Arc::new(Requests::new(SEED, requests.try_into().unwrap()));
+        (0..requests).for_each(|number| world.occurred(number, created(number)));
+        let token = Arc::new(Mutex::new(TOKEN.to_owned()));
+        let (current, served) = (Arc::clone(&token), Arc::clone(&world));
+        let _guard = runtime().enter();
+        let address = ([127, 0, 0, 1], 0).into();
+        let current = Box::new(move || Some(current.lock().unwrap().clone()));
+        let rest = block_on(Rest::listen(address, served, current, health)).unwrap();
+        let api = Self { requests: world, rest, token, file: folder.join("token") };
+        api.give(TOKEN);
+        api
+    }
+
+    /// Another token counts from now on, and nobody has told the relay.
+    pub fn regenerate(&self, token: &str) {
+        token.clone_into(&mut self.token.lock().unwrap());
+    }
+
+    /// Puts a token where the relay looks for it.
+    pub fn give(&self, token: &str) {
+        std::fs::write(&self.file, format!("{token}\n")).unwrap();
+    }
+
+    pub fn token_file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> u64 {
+        self.rest.asked()
+    }
+
+    /// A replica that asks it.
+    pub fn of(&self, plan: Plan, snapshot_topic: &str) -> Plan {
+        plan.set("sources.main.api.base_url", &format!("{:?}", self.rest.base_url()))
+            .set("sources.main.api.token_file", &format!("{:?}", self.file.display().to_string()))
+            .set("sources.main.api.snapshot_topic", &format!("{snapshot_topic:?}"))
+    }
+}
+
+/// When the request of this number was created.
+pub fn created(number: u64) -> Timestamp {
+    let first: Timestamp = "2026-11-05T00:00:00Z".parse().unwrap();
+    first + SignedDuration::from_secs(number.cast_signed())
+}
