@@ -56,6 +56,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Where things are mounted. */}}
 {{- define "clearfeed-relay.configFile" -}}/etc/clearfeed-relay/relay.yaml{{- end -}}
 {{- define "clearfeed-relay.secretsFolder" -}}/etc/clearfeed-relay/secrets{{- end -}}
+{{- define "clearfeed-relay.tokensFolder" -}}/etc/clearfeed-relay/tokens{{- end -}}
 {{- define "clearfeed-relay.kafkaFolder" -}}/etc/clearfeed-relay/kafka{{- end -}}
 {{- define "clearfeed-relay.tlsFolder" -}}/etc/clearfeed-relay/tls{{- end -}}
 
@@ -88,6 +89,15 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $folder := printf "%s/%s" (include "clearfeed-relay.secretsFolder" $) $source -}}
 {{- $_ := set $settings "signing_secret_files" (list (printf "%s/current" $folder) (printf "%s/previous" $folder)) -}}
 {{- end -}}
+{{- end -}}
+{{- range $source, $_ := .Values.apiTokens -}}
+{{- if not (hasKey $config.sources $source) -}}{{- fail (printf "apiTokens.%s: there is no config.sources.%s" $source $source) -}}{{- end -}}
+{{- $api := default dict (get $config.sources $source).api -}}
+{{- if not $api.token_file -}}{{- $_ := set $api "token_file" (printf "%s/%s/token" (include "clearfeed-relay.tokensFolder" $) $source) -}}{{- end -}}
+{{- $_ := set (get $config.sources $source) "api" $api -}}
+{{- end -}}
+{{- range $source, $settings := $config.sources -}}
+{{- if and $settings.api (not $settings.api.token_file) -}}{{- fail (printf "apiTokens.%s.name: wanted the name of the Secret with the token for config.sources.%s.api" $source $source) -}}{{- end -}}
 {{- end -}}
 {{- range $source, $_ := .Values.signingSecrets -}}
 {{- if not (hasKey $config.sources $source) -}}{{- fail (printf "signingSecrets.%s: there is no config.sources.%s" $source $source) -}}{{- end -}}
@@ -165,6 +175,18 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 {{- end -}}
 
+{{/* Ports of the REST APIs that are asked, as JSON. */}}
+{{- define "clearfeed-relay.apiPorts" -}}
+{{- $ports := list -}}
+{{- range (include "clearfeed-relay.config" . | fromJson).sources -}}
+{{- with .api -}}
+{{- $port := regexFind ":[0-9]+(/|$)" (default "https://api.clearfeed.app" .base_url) | trimAll ":/" -}}
+{{- $ports = append $ports (default "443" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
 {{/* Hosts of all public URLs with their paths, as JSON. */}}
 {{- define "clearfeed-relay.hosts" -}}
 {{- $hosts := dict -}}
@@ -176,7 +198,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toJson $hosts -}}
 {{- end -}}
 
-{{/* Everything that is mounted beside the configuration; takes the root and the role. What only forwards sees no signing secret. */}}
+{{/* Everything that is mounted beside the configuration; takes the root and the role. What only forwards sees no signing secret, and
+     what only receives no token. */}}
 {{- define "clearfeed-relay.volumes" -}}
 {{- $root := index . 0 -}}
 {{- $hasIntake := ne (index . 1) "forward" -}}
@@ -200,6 +223,15 @@ app.kubernetes.io/component: {{ index . 1 }}
           items:
             - key: {{ default "signing-secret-previous" $secret.previousKey }}
               path: previous
+{{- end }}
+{{- range $source, $secret := ternary dict $root.Values.apiTokens (eq (index . 1) "intake") }}
+- name: {{ printf "token-%s" $source | replace "_" "-" | lower | trunc 63 }}
+  secret:
+    secretName: {{ $secret.name }}
+    defaultMode: 0440
+    items:
+      - key: {{ default "token" $secret.key }}
+        path: token
 {{- end }}
 {{- with $root.Values.kafkaSecrets }}
 - name: kafka
@@ -232,6 +264,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- range $source, $_ := ternary $root.Values.signingSecrets dict $hasIntake }}
 - name: {{ printf "secret-%s" $source | replace "_" "-" | lower | trunc 63 }}
   mountPath: {{ include "clearfeed-relay.secretsFolder" $root }}/{{ $source }}
+  readOnly: true
+{{- end }}
+{{- range $source, $_ := ternary dict $root.Values.apiTokens (eq (index . 1) "intake") }}
+- name: {{ printf "token-%s" $source | replace "_" "-" | lower | trunc 63 }}
+  mountPath: {{ include "clearfeed-relay.tokensFolder" $root }}/{{ $source }}
   readOnly: true
 {{- end }}
 {{- if $root.Values.kafkaSecrets }}
