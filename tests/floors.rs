@@ -27,7 +27,18 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("simulator", &["domain"]),
     (
         "commands",
-        &["domain", "config", "telemetry", "kafka", "spool", "clearfeed", "intake", "forward", "admin", "simulator"],
+        &[
+            "domain",
+            "config",
+            "telemetry",
+            "kafka",
+            "spool",
+            "clearfeed",
+            "intake",
+            "forward",
+            "admin",
+            "simulator",
+        ],
     ),
 ];
 

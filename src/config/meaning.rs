@@ -13,8 +13,8 @@ use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::values::HOSTNAME_PLACEHOLDER;
 use super::{
-    Admin, Api, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Spool, Telemetry,
-    TlsFiles, environment, rules,
+    Admin, Api, Config, Dedup, Forward, Inbox, Intake, Kafka, Ledger, Role, Setting, Source, Spool,
+    Telemetry, TlsFiles, environment, rules,
 };
 use crate::domain::route::Routes;
 

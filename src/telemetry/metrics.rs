@@ -498,13 +498,16 @@ mod tests {
     fn names_tell_type_and_base_unit() {
         const UNITS: [&str; 5] = ["seconds", "bytes", "records", "messages", "ids"];
         /// Gauges that count things, or say yes or no: their names tell all.
-        const PLAIN: [&str; 9] = [
+        const PLAIN: [&str; 12] = [
             "build_info",
             "config_hash",
             "ready",
             "config_last_reload_successful",
             "http_requests_in_flight",
             "http_connections",
+            "spool_in_use",
+            "spool_failed",
+            "spool_damaged",
             "kafka_broker_up",
             "forward_owned_partitions",
             "forward_partitions_held",

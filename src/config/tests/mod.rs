@@ -82,6 +82,7 @@ fn toml_and_yaml_mean_the_same_for_every_key() {
     assert_eq!(toml.kafka.property_files["sasl.password"], PathBuf::from("/run/secrets/kafka/password"));
     assert_eq!(toml.forward.transactional_id, "cf-pod-0-1");
     assert_eq!(toml.forward.start_at, Some(StartAt::Time("2026-01-31T12:00:00Z".parse().unwrap())));
+    assert_eq!(toml.spool.unwrap().max_size_bytes, 2 << 30);
     assert_eq!(toml.telemetry.log, "warn,clearfeed_relay=debug");
 }
 
