@@ -142,7 +142,7 @@ impl Store {
         let transaction = self.connection.transaction()?;
         let mut added = 0;
         {
-            let mut insert = transaction.prepare_cached(
+            let mut insert = transaction.prepare(
                 "INSERT INTO deliveries (received, key, headers, body, digest) VALUES (?, ?, ?, ?, ?)",
             )?;
             for record in records {
@@ -164,7 +164,7 @@ impl Store {
     pub(super) fn read(&mut self, after: Place, limits: Limits) -> rusqlite::Result<Vec<Spooled>> {
         let (mut found, mut damaged, mut bytes) = (Vec::new(), Vec::new(), 0);
         {
-            let mut select = self.connection.prepare_cached(
+            let mut select = self.connection.prepare(
                 "SELECT place, key, headers, body, digest FROM deliveries WHERE place > ? ORDER BY place",
             )?;
             let mut rows = select.query([after])?;
@@ -189,7 +189,7 @@ impl Store {
     pub(super) fn read_one(&self, place: Place) -> rusqlite::Result<Option<Spooled>> {
         let mut select = self
             .connection
-            .prepare_cached("SELECT place, key, headers, body, digest FROM deliveries WHERE place = ?")?;
+            .prepare("SELECT place, key, headers, body, digest FROM deliveries WHERE place = ?")?;
         let mut rows = select.query([place])?;
         match rows.next()? {
             Some(row) => Ok(sound(row)?.ok()),
@@ -223,7 +223,7 @@ impl Store {
         let transaction = self.connection.transaction()?;
         let mut removed = 0;
         {
-            let mut delete = transaction.prepare_cached("DELETE FROM deliveries WHERE place = ?")?;
+            let mut delete = transaction.prepare("DELETE FROM deliveries WHERE place = ?")?;
             for place in places {
                 removed += delete.execute([place])?;
             }
@@ -245,8 +245,7 @@ impl Store {
     }
 
     fn oldest(&self) -> rusqlite::Result<Option<i64>> {
-        let mut select =
-            self.connection.prepare_cached("SELECT received FROM deliveries ORDER BY place LIMIT 1")?;
+        let mut select = self.connection.prepare("SELECT received FROM deliveries ORDER BY place LIMIT 1")?;
         let mut rows = select.query([])?;
         rows.next()?.map(|row| row.get(0)).transpose()
     }

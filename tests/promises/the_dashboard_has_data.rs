@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::support::dashboard::{Dashboard, Query, selectors};
 use crate::support::deployment::secret;
 use crate::support::prometheus::Prometheus;
+use crate::support::relay::Plan;
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, LOOK_EVERY, Relay, Simulation, pause};
 
@@ -20,6 +21,8 @@ const OTHER_SECRET: &str = "the-secret-of-another-workspace";
 const ALERTS: &str = "Alerts A";
 /// These relays do not speak TLS.
 const CERTIFICATE: &str = "Certificate: time left A";
+/// Nothing is synced before Kafka is away.
+const SYNC: [&str; 2] = ["Time to sync A", "Time to sync B"];
 
 /// What Grafana puts in for its macro, at a scrape every second.
 const RATE_INTERVAL: &str = "10s";
@@ -32,19 +35,21 @@ const ALL: Chosen<'static> = [("namespace", ".*"), ("job", ".*"), ("instance", "
 fn every_question_is_answered_in_daily_work_under_attack_and_without_kafka() {
     let kafka = Kafka::own(1);
     let deployment = Deployment::new("dashboard", &kafka);
-    let relays = ["one", "two"].map(|name| replica(&deployment, name));
+    let spool = deployment.secret_file().with_file_name("spool");
+    let one = replica(&deployment, "one").set("spool.directory", &format!("{spool:?}"));
+    let relays = [one, replica(&deployment, "two")].map(Plan::start);
     relays.iter().for_each(Relay::wait_ready);
     let prometheus = Prometheus::watching([("blue", &relays[0]), ("green", &relays[1])]);
     let page = Page { dashboard: Dashboard::read(), prometheus };
     let daily = [daily_work(&relays, "", secret()), daily_work(&relays, "other", other_secret())];
 
-    page.has_data(&ALL, &[ALERTS, CERTIFICATE]);
+    page.has_data(&ALL, &[&[ALERTS, CERTIFICATE], &SYNC[..]].concat());
     page.has_marks_and_menus();
     page.knows_every_series();
     let one = relays[0].admin().to_string();
     page.has_data(
         &[("namespace", "(blue|red)"), ("job", "relay"), ("instance", &one), ("source", "other")],
-        &[ALERTS, CERTIFICATE],
+        &[&[ALERTS, CERTIFICATE], &SYNC[..]].concat(),
     );
 
     let attack = Simulation::start_signed(load(targets(&relays, ""), 50_000, 50), other_secret());
@@ -55,6 +60,10 @@ fn every_question_is_answered_in_daily_work_under_attack_and_without_kafka() {
 
     kafka.kill(None);
     page.shows("Brokers connected A", |brokers| brokers.iter().all(|up| *up == 0.0));
+    // Of the two the one that has a spool.
+    page.shows("Where deliveries go A", |ways| ways.contains(&1.0) && ways.contains(&0.0));
+    page.shows("Waiting in the spool A", |records| records.iter().any(|records| *records > 0.0));
+    SYNC.iter().for_each(|sync| page.shows(sync, |seconds| seconds.iter().all(|seconds| *seconds > 0.0)));
     page.shows("Errors A", |rates| rates.iter().any(|rate| *rate > 0.0));
     page.shows("Error budget: how fast it burns A", |burns| burns.iter().any(|burn| *burn > 1.0));
     page.alerts_of(&["ClearfeedRelayDeliveriesFail", "ClearfeedRelayKafkaUnreachable"]);
@@ -70,7 +79,7 @@ fn lasts_without_kafka(query: &Query) -> bool {
         && !["Lag in records A", CERTIFICATE].contains(&&*query.name)
 }
 
-fn replica(deployment: &Deployment, name: &str) -> Relay {
+fn replica(deployment: &Deployment, name: &str) -> Plan {
     let secret_file = deployment.secret_file().with_file_name("other-secret");
     std::fs::write(&secret_file, OTHER_SECRET).unwrap();
     deployment
@@ -82,7 +91,6 @@ fn replica(deployment: &Deployment, name: &str) -> Relay {
         .set("sources.canary.signing_secret_files", &format!("[{secret_file:?}]"))
         .set("sources.canary.topic", &format!("{:?}", deployment.topic("canary")))
         .set("sources.other.topic", &format!("{:?}", deployment.topic("other.{type}")))
-        .start()
 }
 
 fn other_secret() -> Secret {
