@@ -10,6 +10,17 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Name of what receives. With a spool it has room for the hash that Kubernetes puts behind it, into a label. */}}
+{{- define "clearfeed-relay.intakeName" -}}
+{{- $name := include "clearfeed-relay.fullname" . -}}
+{{- if ne .Values.mode "split" -}}
+{{- $name -}}
+{{- else -}}
+{{- if include "clearfeed-relay.spoolDirectory" . }}{{ $name = $name | trunc 45 | trimSuffix "-" }}{{ end -}}
+{{- printf "%s-intake" $name -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "clearfeed-relay.selector" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -143,16 +154,34 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $sum -}}
 {{- end -}}
 
-{{/* A size of the configuration, in bytes: takes a key's name, for messages, and the value. */}}
+{{/* A size, in bytes: takes a key's name, the value, and what it is needed for. */}}
 {{- define "clearfeed-relay.bytes" -}}
 {{- $key := index . 0 -}}
 {{- $text := index . 1 | toString | replace " " "" -}}
 {{- if not (kindIs "string" (index . 1)) }}{{ $text = index . 1 | int64 | toString }}{{ end -}}
-{{- if not (regexMatch "^[0-9]+(B|KiB|MiB|KB|MB)?$" $text) -}}
-{{- fail (printf "%s: found %s; with strimzi.enabled wanted a whole number with B, KB, MB, KiB or MiB" $key $text) -}}
+{{- if not (regexMatch "^[0-9]+([KMGT]i?)?B?$" $text) -}}
+{{- fail (printf "%s: found %s; with %s wanted a whole number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB" $key $text (index . 2)) -}}
 {{- end -}}
-{{- $units := dict "" 1 "B" 1 "KB" 1000 "MB" 1000000 "KiB" 1024 "MiB" 1048576 -}}
-{{- mul (regexFind "[0-9]+" $text | int64) (get $units (regexFind "[A-Za-z]*$" $text)) -}}
+{{- $bytes := regexFind "^[0-9]+" $text | int64 -}}
+{{- $unit := regexFind "[KMGT]i?" $text -}}
+{{- range until (index (dict "" 0 "K" 1 "M" 2 "G" 3 "T" 4) (trimSuffix "i" $unit)) -}}
+{{- $bytes = mul $bytes (ternary 1024 1000 (hasSuffix "i" $unit)) -}}
+{{- end -}}
+{{- $bytes -}}
+{{- end -}}
+
+{{/* Where the spool's volume is mounted; nothing where there is no spool. */}}
+{{- define "clearfeed-relay.spoolDirectory" -}}
+{{- with include "clearfeed-relay.withoutNulls" (default dict .Values.config.spool) | fromJson -}}
+{{- if not (regexMatch "^/[^/]" (default "" .directory | toString)) -}}
+{{- fail (printf "config.spool.directory: found %v; wanted an absolute path, such as /var/lib/clearfeed-relay, where the chart mounts a volume" (default "nothing" .directory)) -}}
+{{- end -}}
+{{- $wanted := include "clearfeed-relay.bytes" (list "config.spool.max_size" (default "1GiB" .max_size) "a volume") | int64 | mul 2 -}}
+{{- if lt (include "clearfeed-relay.bytes" (list "spool.size" $.Values.spool.size "config.spool") | int64) $wanted -}}
+{{- fail (printf "spool.size: found %s; wanted at least twice config.spool.max_size, %d bytes: a file that is broken stays beside the one that is made of it" $.Values.spool.size $wanted) -}}
+{{- end -}}
+{{- .directory -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Ports, as the configuration has them. */}}
