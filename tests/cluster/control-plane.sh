@@ -103,6 +103,20 @@ END
     done
 }
 
+# volumes: more than all tests claim; none has a class, as no claim has. Nothing is ever in them
+volumes() {
+    local i
+    for ((i = 0; i < 100; i++)); do
+        cat <<END
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: volume-$i}
+spec: {capacity: {storage: 2Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /nowhere}}
+END
+    done
+}
+
 start_control_plane() {
     local port token
     port=$(free_ports) token=$(openssl rand -hex 16)
@@ -112,7 +126,7 @@ start_control_plane() {
     configure_clients "$port" "$token"
     until_ready kube-apiserver kubectl get --request-timeout 2s --raw /readyz
     start_controllers
-    nodes | kubectl apply -f - >/dev/null
+    { nodes && volumes; } | kubectl apply -f - >/dev/null
     until_ready kube-controller-manager kubectl wait --for condition=Ready node --all --timeout 2s
     until_ready kube-controller-manager kubectl get serviceaccount default
     cloud & # ends with the API server

@@ -136,6 +136,56 @@ bad_roll_outs_stop() {
     done
 }
 
+# claims NAMESPACE: each claim of the release, and the volume that it got
+claims() {
+    kubectl get --namespace "$1" persistentvolumeclaims --selector app.kubernetes.io/instance=relay \
+        -o jsonpath='{range .items[*]}{.metadata.name} {.spec.volumeName}{"\n"}{end}'
+}
+
+# With a spool pods come back one at a time, each to its own volume, whatever becomes of a roll-out, of their number and of
+# the release.
+spools_outlive_their_pods() {
+    local it before
+    namespace spools
+    install spools relay spool
+    before=$(claims spools)
+    [[ $(grep -c ' volume-' <<<"$before") == 3 ]] || die "wanted a volume for each of three pods: $before"
+    for it in 3 4; do
+        witness spools
+        upgrade $it spools relay spool --set "config.dedup.max_ids=${it}000000"
+        saw spools 2 9
+        witness spools
+        if upgrade $it spools relay spool --set 'intake.podAnnotations.test/never-ready=yes' --timeout 4s 2>/dev/null; then
+            die "Helm $it does not notice that the new pod is not ready"
+        fi
+        helm $it rollback relay --namespace spools --wait --timeout "${wait_s}s" >/dev/null
+        saw spools 2 4
+    done
+    for it in 1 3; do upgrade 4 spools relay spool --set intake.replicas=$it; done
+    kubectl delete --namespace spools statefulset/relay-clearfeed-relay --cascade=orphan >/dev/null
+    upgrade 4 spools relay spool --set spool.size=2Gi # of a claim to come, for which the StatefulSet is another
+    helm 4 uninstall relay --namespace spools --wait --timeout "${wait_s}s" >/dev/null
+    install spools relay spool
+    [[ $(claims spools) == "$before" ]] || die "wanted the volumes of before: $before; found $(claims spools)"
+}
+
+# A release goes over to spools as docs/operating.md says, and no pod is missing meanwhile; long names have room for the hash that
+# Kubernetes puts behind a StatefulSet's.
+spools_are_switched_on() {
+    local name=relay-whose-name-is-as-long-as-a-name-may-be-so-that-it
+    namespace switched
+    install switched relay minimal --set mode=split,fullnameOverride=$name
+    name=${name::50}
+    witness switched
+    kubectl delete --namespace switched "deployment/$name-intake" --cascade=orphan >/dev/null
+    upgrade 4 switched relay spool --set mode=split --set "fullnameOverride=$name"
+    kubectl delete --namespace switched replicaset \
+        --selector app.kubernetes.io/instance=relay,app.kubernetes.io/component=intake >/dev/null
+    eventually has_endpoints switched "$name" 3
+    saw switched 5 10
+    ! endpoints switched "$name" | grep -v -- '-intake-[012]$' || die 'wanted pods of the StatefulSet alone'
+}
+
 # What the autoscaler says stands, whatever an upgrade brings; forward, which it does not scale, keeps its own number.
 autoscalers_are_let_be() {
     local major

@@ -29,7 +29,8 @@ namespace() {
 } &>/dev/null
 
 # read_manifests WHAT FILE...: `secrets`: the Secrets that pods in these manifests cannot start without, as manifests;
-# `kept`: the names of those resources that Helm keeps when it removes a release
+# `kept`: the names of what stays when Helm removes a release: resources that it is told to keep, and the claims of a
+# StatefulSet, which may hold deliveries that were answered 200 and are nowhere else
 read_manifests() {
     "$tools/python" - "$@" <<'END'
 import sys, yaml
@@ -40,6 +41,9 @@ if what == "kept":
     for it in resources:
         if it["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep":
             print(f"{it['kind'].lower()}.{it['apiVersion'].split('/')[0]}/{it['metadata']['name']}")
+        for claim in it["spec"]["volumeClaimTemplates"] if it["kind"] == "StatefulSet" else []:
+            for i in range(it["spec"]["replicas"]):
+                print(f"persistentvolumeclaim/{claim['metadata']['name']}-{it['metadata']['name']}-{i}")
     sys.exit()
 
 keys = {}
@@ -50,7 +54,7 @@ def find(node):
             keys.setdefault(it.get("name") or it["secretName"], set()).update(wanted)
         if isinstance(it, (dict, list)):
             find(it)
-find([it for it in resources if it["kind"] in ("Deployment", "CronJob", "Pod")])
+find([it for it in resources if it["kind"] in ("Deployment", "StatefulSet", "CronJob", "Pod")])
 for name, wanted in keys.items():
     print(yaml.safe_dump({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
         "stringData": {key: "0123456789abcdef" for key in wanted}}), "---", sep="\n")
