@@ -87,7 +87,9 @@ fn every_panel_says_what_it_shows() {
     let runbook = read_to_string(path("docs/runbook.md")).unwrap();
     let sections: Vec<_> = runbook.lines().filter_map(|line| line.split_once("# ")).collect();
     let leads = |anchor: &str| sections.iter().any(|(_, heading)| heading.to_lowercase() == anchor);
-    let series = Metrics::new([("main", 1)], Role::All, "", "").unwrap().render();
+    let metrics = Metrics::new([("main", 1)], Role::All, "", "").unwrap();
+    metrics.reconcile("main").unwrap();
+    let series = metrics.render();
     let mut faults = Vec::new();
     for panel in dashboard.panels() {
         let (title, description) = (text(&panel["title"]), text(&panel["description"]));

@@ -21,7 +21,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("clearfeed", &["domain", "config", "telemetry"]),
     // halves
     ("intake", &["domain", "config", "telemetry", "kafka", "spool"]),
-    ("forward", &["domain", "config", "telemetry", "kafka"]),
+    ("forward", &["domain", "config", "telemetry", "kafka", "clearfeed"]),
     ("admin", &["domain", "config", "telemetry", "kafka"]),
     // programs
     ("simulator", &["domain"]),

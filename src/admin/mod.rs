@@ -4,6 +4,7 @@
 mod chart;
 mod page;
 mod paths;
+mod reconcile;
 mod verdict;
 
 use std::convert::Infallible;

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::chart;
 use super::verdict::Verdict;
+use super::{chart, reconcile};
 use crate::domain::delivery::Refusal;
 use crate::telemetry::labels::{Ending, Label, Outcome};
 use crate::telemetry::status::{
@@ -51,7 +51,10 @@ pub(super) fn render(status: &Status) -> String {
                     @if let Some(it) = intake.spool { (spool(it)) }
                     (not_kept(&intake.not_kept))
                 }
-                @if let Some(forward) = &status.forward { (partitions(status.time, forward)) }
+                @if let Some(forward) = &status.forward {
+                    (partitions(status.time, forward))
+                    (reconcile::shown(status.time, &forward.status.reconcile))
+                }
                 (kafka(status.time, &status.kafka, status.durable))
                 (logged(status.time, &status.logged))
                 (configuration(status))
@@ -299,11 +302,11 @@ fn configuration(status: &Status) -> Markup {
 }
 
 /// `2026-11-25 03:04:05`; the page says that it is UTC.
-fn time(time: Timestamp) -> String {
+pub(super) fn time(time: Timestamp) -> String {
     time.strftime("%F %T").to_string()
 }
 
-fn ago(now: Timestamp, then: Timestamp) -> Markup {
+pub(super) fn ago(now: Timestamp, then: Timestamp) -> Markup {
     html! { span title={ (time(then)) " UTC" } { (span(now, then)) " ago" } }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::domain::delivery::Refusal;
 use crate::telemetry::labels::{Ending, Label};
-use crate::telemetry::status::{Durable, IntakeStatus, PartitionState, Reason, SpoolStatus, Status};
+use crate::telemetry::status::{
+    Durable, IntakeStatus, PartitionState, Reason, ReconcileState, SpoolStatus, Status,
+};
 
 /// Whether a person has to do something.
 pub(super) struct Verdict {
@@ -53,6 +55,11 @@ fn troubles(status: &Status) -> Vec<String> {
         }
     }
     troubles.extend(status.intake.iter().filter_map(|intake| intake.spool).flat_map(spool));
+    for reconcile in status.forward.iter().flat_map(|forward| &forward.status.reconcile) {
+        if let ReconcileState::Failing { detail } = &reconcile.state {
+            troubles.push(format!("source {}: ClearFeed's API: {detail}", reconcile.source));
+        }
+    }
     troubles.extend(status.intake.iter().flat_map(deliveries));
     troubles.extend(status.kafka.problems.iter().map(|problem| format!("topic: {problem}")));
     troubles.extend(status.reload.problems.iter().map(|problem| format!("not read again: {problem}")));

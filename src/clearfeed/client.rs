@@ -15,6 +15,7 @@ use super::patience::{Patience, retry_after};
 use super::query::Query;
 use super::token::{Token, TokenError};
 use crate::config::{Api, ApiUrl};
+use crate::telemetry::labels::ApiOutcome;
 
 /// How long an answer is waited for: a page of a hundred requests is much to gather.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +51,17 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// The metric's word for it.
+    pub fn outcome(&self) -> ApiOutcome {
+        match self {
+            Self::Token(_) => ApiOutcome::NoToken,
+            Self::TokenRefused => ApiOutcome::TokenRefused,
+            Self::RateLimited { .. } => ApiOutcome::RateLimited,
+            Self::Unavailable { .. } => ApiOutcome::Unavailable,
+            Self::Unexpected(_) => ApiOutcome::Unexpected,
+        }
+    }
+
     fn passes_by_itself(&self) -> bool {
         matches!(self, Self::RateLimited { .. } | Self::Unavailable { .. })
     }
@@ -70,6 +82,8 @@ type TokenSource = Box<dyn Fn() -> Result<Token, TokenError> + Send + Sync>;
 pub struct Client {
     url: ApiUrl,
     token: TokenSource,
+    /// Told how each request ended.
+    count: Box<dyn Fn(ApiOutcome) + Send + Sync>,
     /// There only between requests: one that fails, or is given up, closes its connection by dropping it.
     connection: Option<Sender>,
 }
@@ -86,7 +100,13 @@ impl Client {
         url: ApiUrl,
         token: impl Fn() -> Result<Token, TokenError> + Send + Sync + 'static,
     ) -> Self {
-        Self { url, token: Box::new(token), connection: None }
+        Self { url, token: Box::new(token), count: Box::new(|_| ()), connection: None }
+    }
+
+    /// Tells `count` how each request ended.
+    #[must_use]
+    pub fn counted(self, count: impl Fn(ApiOutcome) + Send + Sync + 'static) -> Self {
+        Self { count: Box::new(count), ..self }
     }
 
     /// A page. What passes by itself is waited for as long as `patience` lasts, and as long as ClearFeed asks for.
@@ -107,6 +127,12 @@ impl Client {
 
     /// A page, or why there is none, at once.
     pub async fn ask(&mut self, query: &Query) -> Result<Page, ApiError> {
+        let asked = self.ask_twice(query).await;
+        (self.count)(asked.as_ref().map_or_else(ApiError::outcome, |_| ApiOutcome::Ok));
+        asked
+    }
+
+    async fn ask_twice(&mut self, query: &Query) -> Result<Page, ApiError> {
         let token = (self.token)()?;
         match self.ask_with(&token, query).await {
             // Regenerated while we asked.

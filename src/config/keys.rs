@@ -142,6 +142,10 @@ keys! {
         "Where the REST API answers.";
     SNAPSHOT_TOPIC: TopicName = "sources.*.api.snapshot_topic", One, Default("clearfeed.request-snapshots"), TOPIC,
         "Compacted topic of the requests that the API tells; each source has its own.";
+    RECONCILE_EVERY: Option<Duration> = "sources.*.api.reconcile_every", One, Default(""), DURATION_OR_NEVER,
+        "How often the API is asked for what changed, by the owner of inbox partition 0; absent: never.";
+    GRACE: Duration = "sources.*.api.grace", One, Default("10m"), DURATION,
+        "How long after a request was created no event of it may have come before it counts as missed.";
 
     BOOTSTRAP_SERVERS: String = "kafka.bootstrap_servers", One, Default("localhost:9092"), SERVERS,
         "Brokers to begin with.";

@@ -206,15 +206,18 @@ fn source(reading: &mut Reading, name: &str) -> Option<Source> {
             let token_file = reading.take_of(name, &keys::API_TOKEN_FILE)?;
             let base_url = reading.take_of(name, &keys::API_BASE_URL)?;
             let snapshot_topic = reading.take_of(name, &keys::SNAPSHOT_TOPIC)?;
+            let reconcile_every = reading.take_of(name, &keys::RECONCILE_EVERY)?;
+            let grace = reading.take_of(name, &keys::GRACE)?;
             api_needs_token(reading, name, token_file.is_some());
-            token_file.map(|token_file| Api { base_url, token_file, snapshot_topic })
+            token_file.map(|token_file| Api { base_url, token_file, snapshot_topic, reconcile_every, grace })
         },
     })
 }
 
 /// Without a token nothing else of the section means anything.
 fn api_needs_token(reading: &mut Reading, source: &str, has_token: bool) {
-    let other = [keys::API_BASE_URL.row, keys::SNAPSHOT_TOPIC.row];
+    let other =
+        [keys::API_BASE_URL.row, keys::SNAPSHOT_TOPIC.row, keys::RECONCILE_EVERY.row, keys::GRACE.row];
     let written =
         other.map(|row| KeyPath::of(row.path, source)).into_iter().find(|key| reading.is_written(key));
     if let (Some(key), false) = (written, has_token) {

@@ -204,6 +204,10 @@ pub struct Api {
     pub token_file: PathBuf,
     /// Where requests go as the API tells them.
     pub snapshot_topic: TopicName,
+    /// How often the forward half asks what changed; none: never.
+    pub reconcile_every: Option<Duration>,
+    /// How late an event may come before it counts as missed.
+    pub grace: Duration,
 }
 
 /// `[kafka]`

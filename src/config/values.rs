@@ -78,6 +78,14 @@ pub(super) const DURATION_OR_ZERO: Kind<Duration> =
     Kind::simple("a duration such as 0s, 5m or 1h30m, at most 365d", |text| {
         duration(text, Duration::ZERO..=YEAR)
     });
+// More often than every second nobody needs, and ClearFeed's limits are not known.
+pub(super) const DURATION_OR_NEVER: Kind<Option<Duration>> =
+    Kind::exact("a duration such as 5m, from 1s to 365d", |text| match text {
+        "" => Ok(None),
+        text => duration(text, Duration::from_secs(1)..=YEAR)
+            .map(Some)
+            .ok_or("a duration such as 5m, from 1s to 365d"),
+    });
 // Kafka deletes by segment, and a restart of the forward half alone may take minutes: below an hour records
 // would go unread without any fault.
 pub(super) const RETENTION: Kind<Duration> =

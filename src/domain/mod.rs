@@ -13,4 +13,5 @@ pub mod partitioner;
 pub mod route;
 pub mod signature;
 pub mod snapshot;
+pub mod watermark;
 pub mod window;

@@ -16,7 +16,7 @@ use super::witness::OFFSET_METADATA;
 use crate::config::Config;
 use crate::domain::event_record::{DeadLetterReason, Outgoing};
 use crate::domain::inbox_record::{Position, header};
-use crate::domain::ledger_entry;
+use crate::domain::ledger_entry::{self, LedgerEntry};
 use crate::domain::route::TopicName;
 use crate::telemetry::labels::RecordOutcome;
 use crate::telemetry::metrics::ForwardMetrics;
@@ -182,30 +182,17 @@ impl Forwarded {
         for &number in &self.partitions {
             let Some(active) = slots.get(number) else { continue };
             let entry = active.partition.ledger_entry(config.inbox.partitions.unsigned_abs());
-            transactions.send(&TransactionRecord {
-                topic: config.ledger.topic.as_str(),
-                partition: Some(number),
-                key: "",
-                headers: &[(header::FORMAT.to_owned(), ledger_entry::FORMAT.as_bytes().to_vec())],
-                value: &entry.encode(),
-                inbox_partition: number,
-            })?;
+            send_ledger(transactions, config, number, &entry, None)?;
         }
         Ok(())
     }
 
     /// The inbox offset of each partition in the batch, marked as ours.
     fn offsets(&self, slots: &mut Slots, config: &Config) -> Result<TopicPartitionList, Failure> {
-        let inbox = config.inbox.topic.as_str();
         let mut offsets = TopicPartitionList::new();
         for &number in &self.partitions {
             let Some(active) = slots.get(number) else { continue };
-            let offset = Offset::Offset(active.partition.stand());
-            let added = offsets.add_partition_offset(inbox, number, offset);
-            added.map_err(|error| Failure::Replace(error.to_string()))?;
-            if let Some(mut element) = offsets.find_partition(inbox, number) {
-                element.set_metadata(OFFSET_METADATA);
-            }
+            add_offset(&mut offsets, config, number, active.partition.stand())?;
         }
         Ok(offsets)
     }
@@ -234,6 +221,42 @@ impl Forwarded {
             metrics.clock_skew.set(skew);
         }
     }
+}
+
+/// Adds where an inbox partition stands, marked as ours.
+pub(super) fn add_offset(
+    offsets: &mut TopicPartitionList,
+    config: &Config,
+    number: i32,
+    stand: i64,
+) -> Result<(), Failure> {
+    let inbox = config.inbox.topic.as_str();
+    let added = offsets.add_partition_offset(inbox, number, Offset::Offset(stand));
+    added.map_err(|error| Failure::Replace(error.to_string()))?;
+    if let Some(mut element) = offsets.find_partition(inbox, number) {
+        element.set_metadata(OFFSET_METADATA);
+    }
+    Ok(())
+}
+
+/// A ledger record, perhaps with a header that versions before it do not read.
+pub(super) fn send_ledger(
+    transactions: &Transactions,
+    config: &Config,
+    number: i32,
+    entry: &LedgerEntry,
+    further: Option<(String, Vec<u8>)>,
+) -> Result<(), Failure> {
+    let format = (header::FORMAT.to_owned(), ledger_entry::FORMAT.as_bytes().to_vec());
+    let headers: Vec<_> = [format].into_iter().chain(further).collect();
+    transactions.send(&TransactionRecord {
+        topic: config.ledger.topic.as_str(),
+        partition: Some(number),
+        key: "",
+        headers: &headers,
+        value: &entry.encode(),
+        inbox_partition: number,
+    })
 }
 
 fn send(

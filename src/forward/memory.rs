@@ -19,12 +19,14 @@ pub struct Memory {
     pub written_ms: i64,
     /// Ids that had to be forgotten again while it was read.
     pub evicted: u64,
+    /// What it last said in the header of the watermarks.
+    pub watermarks: Option<Vec<u8>>,
 }
 
 impl Memory {
     /// Of a ledger partition of which nothing was read yet.
     pub fn new(start: i64, window: Duration) -> Self {
-        Self { window: Window::new(window), tail: None, start, written_ms: 0, evicted: 0 }
+        Self { window: Window::new(window), tail: None, start, written_ms: 0, evicted: 0, watermarks: None }
     }
 
     /// Takes in the next ledger record: its header `v`, its value, and the ledger's own time for it. Ids that are too old

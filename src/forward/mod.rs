@@ -7,6 +7,8 @@
 //! 3. decides about each record ([`partition`]) and sends what follows from it in one transaction ([`transaction`]):
 //!    event records and dead letters, a ledger record for each inbox partition, the inbox offsets.
 //!
+//! Where ClearFeed's REST API is asked, what it tells is written in transactions between those ([`reconcile`]).
+//!
 //! Whatever goes wrong in step 3, nothing of the batch is taken for done: its partitions are taken over again from the
 //! ledger ([`resume`]), which says what took place.
 
@@ -18,6 +20,7 @@ pub mod memory;
 pub mod partition;
 mod producer;
 pub mod progress;
+mod reconcile;
 pub mod resume;
 mod run;
 mod search;

@@ -1,5 +1,7 @@
 //! The loop of the forward half: each round looks at the group, at takeovers, and forwards a batch.
 
+mod reconciliation;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,6 +18,7 @@ use super::group::GroupEvent;
 use super::inbox::{Gathered, InboxReader};
 use super::partition::Held;
 use super::producer::Producer;
+use super::reconcile::{self, Desk};
 use super::search::Search;
 use super::slots::Slots;
 use super::takeover::{Done, Job, Takeover};
@@ -43,6 +46,9 @@ pub enum ForwardError {
     /// A client of Kafka could not be made.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A metric could not be registered: a mistake in the catalogue.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
     /// The system gives no thread.
     #[error("no thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -65,6 +71,7 @@ pub fn start(
     std::thread::Builder::new()
         .name("takeover".to_owned())
         .spawn(move || takeover.run(&job_receiver, &done_sender))?;
+    let desk = reconcile::start(config, &monitor, &metrics, runtime.clone())?;
     let inbox = InboxReader::join(config, monitor.clone())?;
     let admin = Topics::new(config, monitor.clone())?;
     let producer = Producer::new(config, monitor, Arc::clone(&metrics), Arc::clone(&health))?;
@@ -80,6 +87,7 @@ pub fn start(
         jobs,
         done,
         search: Search::default(),
+        desk,
         next_report: Instant::now(),
         next_cap_warning: Instant::now(),
         shutdown,
@@ -100,6 +108,8 @@ struct Loop {
     done: Receiver<Done>,
     admission: TopicAdmission,
     search: Search,
+    /// Absent where ClearFeed's REST API is not asked.
+    desk: Option<Desk>,
     next_report: Instant,
     next_cap_warning: Instant,
     shutdown: CancellationToken,
@@ -124,8 +134,10 @@ impl Loop {
                 break;
             }
             self.attend_to_takeovers(now);
+            self.attend_to_desk(now);
             // Before the first record: taken later it could carry a generation in which a partition is not ours.
             let Some(generation) = inbox.generation() else { continue };
+            self.reconcile(&generation, now);
             let batch = match inbox.gather(&mut self.slots, self.search.batch_limit()) {
                 Gathered::Batch(batch) => batch,
                 Gathered::OutOfRange => {
@@ -226,6 +238,9 @@ impl Loop {
             );
             self.metrics.forward.window_rebuild.observe(took.as_secs_f64());
             self.metrics.forward.window_evictions.of(Eviction::Cap).inc_by(taken.evicted);
+            if let Some(desk) = self.desk.as_mut().filter(|_| job.partition == reconcile::PARTITION) {
+                desk.taken_over(taken.watermarks.as_deref());
+            }
             self.slots.activate(job.partition, taken, now);
         }
     }
@@ -307,6 +322,7 @@ impl Loop {
             lag_seconds: self.slots.lag(now).as_secs_f64(),
             window_ids: ids,
             window_bytes: bytes,
+            reconcile: self.desk.as_ref().map(Desk::status).unwrap_or_default(),
         };
         self.metrics.forward.set_status(&status);
         self.health.set_forward(status);

@@ -206,6 +206,12 @@ impl Slots {
         }
     }
 
+    /// Whether a partition is forwarded, and not only tried again after it was held.
+    pub(super) fn is_sound(&self, number: i32) -> bool {
+        let slot = self.slots.get(&number);
+        slot.is_some_and(|slot| slot.held.is_none() && matches!(slot.state, State::Active(_)))
+    }
+
     /// Forgets ids that are older than the window, and then the oldest of all where they are more than `max_ids`; says how
     /// many for each reason.
     pub(super) fn evict(&mut self, now_ms: i64, max_ids: usize) -> (u64, u64) {

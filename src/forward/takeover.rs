@@ -58,6 +58,8 @@ pub struct Taken {
     pub evicted: u64,
     /// How long ago the last ledger record was written.
     pub ledger_age: Duration,
+    /// What the ledger last said in the header of the watermarks.
+    pub watermarks: Option<Vec<u8>>,
     /// How long the takeover took.
     pub took: Duration,
 }
@@ -204,6 +206,7 @@ impl Takeover {
                 let ledger_age = u64::try_from(now_ms - memory.written_ms).unwrap_or(0);
                 Ok(Taken {
                     evicted: memory.evicted,
+                    watermarks: memory.watermarks,
                     partition: Partition::new(memory.window, at, last_ms),
                     lost,
                     ledger_age: Duration::from_millis(ledger_age),

@@ -19,6 +19,7 @@ use super::slots::Backlog;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::LedgerError;
+use crate::domain::watermark;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
 use crate::telemetry::labels::HeldReason;
@@ -181,6 +182,10 @@ impl Witness {
             let format = headers.and_then(|all| all.iter().find(|found| found.key == header::FORMAT));
             let (format, value) =
                 (format.and_then(|found| found.value), record.payload().unwrap_or_default());
+            let watermarks = headers.and_then(|all| all.iter().find(|found| found.key == watermark::HEADER));
+            if let Some(value) = watermarks.and_then(|found| found.value) {
+                memory.watermarks = Some(value.to_vec());
+            }
             let written_ms = record.timestamp().to_millis().unwrap_or(0);
             let taken = memory.take(format, value, written_ms, now_ms, self.config.dedup.max_ids);
             taken.map(|()| true).map_err(|error| {

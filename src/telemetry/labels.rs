@@ -164,6 +164,42 @@ labels! {
         Unknown = "unknown",
     }
 
+    /// How a request to ClearFeed's REST API ended.
+    ApiOutcome as "outcome" {
+        /// A page.
+        Ok = "ok",
+        /// 401: the token was regenerated or deleted.
+        TokenRefused = "token_refused",
+        /// There is no token in its file: nothing was sent.
+        NoToken = "no_token",
+        /// 429: asked too often.
+        RateLimited = "rate_limited",
+        /// No connection, no answer in time, or a 5xx.
+        Unavailable = "unavailable",
+        /// Another status, or an answer that is no page.
+        Unexpected = "unexpected",
+    }
+
+    /// What became of a request that the API told.
+    SnapshotOutcome as "outcome" {
+        /// In the snapshot topic.
+        Published = "published",
+        /// There already.
+        Unchanged = "unchanged",
+        /// Not taken by the topic for its size.
+        TooLarge = "too_large",
+        /// No request with an id.
+        Unreadable = "unreadable",
+    }
+
+    /// What no event came of.
+    MissedKind as "kind" {
+        /// A request was created: an event is due.
+        Created = "created",
+        /// A request was changed: not every change is an event.
+        Updated = "updated",
+    }
+
     /// Why an id left the window.
     Eviction as "reason" {
         /// Older than `dedup.window`.

@@ -14,7 +14,8 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 pub use super::family::{Entry, Kind, PREFIX};
 use super::family::{Family, Labelled, Numbered, Slots, families, opts};
 use super::labels::{
-    Ending, Eviction, Half, HeldReason, KafkaFault, Label, Outcome, RecordOutcome, Retry, TransactionEnd,
+    ApiOutcome, Ending, Eviction, Half, HeldReason, KafkaFault, Label, MissedKind, Outcome, RecordOutcome,
+    Retry, SnapshotOutcome, TransactionEnd,
 };
 use super::refusals::{Refusals, Refused};
 use super::status::{ForwardStatus, PartitionState};
@@ -203,6 +204,20 @@ families! {
     }
 }
 
+families! {
+    /// ClearFeed's REST API, as one source asks it.
+    pub struct ReconcileMetrics labelled ["source"] {
+        pub requests: Labelled<ApiOutcome, IntCounter> [] = "clearfeed_api_requests_total",
+            "Requests to ClearFeed's REST API, by how they ended.";
+        pub snapshots: Labelled<SnapshotOutcome, IntCounter> [] = "reconcile_snapshots_total",
+            "Requests that the REST API told, by what became of them.";
+        pub missed: Labelled<MissedKind, IntCounter> [] = "reconcile_missed_events_total",
+            "Requests that were created or changed and of which no event came within the grace; not every change sends one.";
+        pub last_success: IntGauge [] = "reconcile_last_success_timestamp_seconds",
+            "Unix time in seconds at which this replica had last read all that changed; 0 before the first time.";
+    }
+}
+
 /// Every metric of the relay's own, in the order of the flow. (`process_*` are Prometheus's usual ones.)
 pub fn catalogue() -> Vec<Entry> {
     [
@@ -216,6 +231,7 @@ pub fn catalogue() -> Vec<Entry> {
         KafkaMetrics::catalogue(),
         ForwardMetrics::catalogue(),
         ReplicaMetrics::catalogue(),
+        ReconcileMetrics::catalogue(),
     ]
     .concat()
 }
@@ -269,6 +285,11 @@ impl Metrics {
             replica: ReplicaMetrics::register(&registry, &[transactional_id])?,
             registry,
         })
+    }
+
+    /// Registers, at 0, what is counted for a source whose REST API is asked: once.
+    pub fn reconcile(&self, source: &str) -> Result<ReconcileMetrics, prometheus::Error> {
+        ReconcileMetrics::register(&self.registry, &[source])
     }
 
     /// The metrics of a configured source: to be asked once, when its endpoint is made.
@@ -455,7 +476,9 @@ mod tests {
 
     #[test]
     fn the_catalogue_is_complete_and_everything_is_there_from_the_start() {
-        let text = metrics().render();
+        let metrics = metrics();
+        metrics.reconcile("main").unwrap();
+        let text = metrics.render();
         let catalogue = catalogue();
         let known: BTreeSet<_> =
             catalogue.iter().filter(|entry| !is_open(entry)).map(|entry| &*entry.name).collect();

@@ -258,6 +258,56 @@ pub struct ForwardStatus {
     pub window_ids: usize,
     /// Memory of all windows.
     pub window_bytes: usize,
+    /// By source, where ClearFeed's REST API is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reconcile: Vec<ReconcileStatus>,
+}
+
+/// What came of asking ClearFeed's REST API, since this process started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReconcileStatus {
+    /// Whose.
+    pub source: String,
+    /// What is done now.
+    #[serde(flatten)]
+    pub state: ReconcileState,
+    /// When all that had changed was last read; null: not since the start.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub last_success: Option<Timestamp>,
+    /// The newest change so far; null: not known yet.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub newest_change: Option<Timestamp>,
+    /// Requests that were created and of which no event came.
+    pub missed_created: u64,
+    /// Requests that were changed, likewise: a hint, for not every change sends an event.
+    pub missed_updated: u64,
+    /// The last of those that were created, the newest first.
+    pub missed: Vec<MissedRequest>,
+}
+
+/// A request that was created and of which no event came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissedRequest {
+    /// Its id.
+    pub request: u64,
+    /// When ClearFeed says that it was.
+    #[serde(serialize_with = "rfc3339")]
+    pub created: Timestamp,
+}
+
+/// What is done about ClearFeed's REST API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ReconcileState {
+    /// The owner of inbox partition 0 asks, which is another replica, or none.
+    Elsewhere,
+    /// This one asks, and all is well.
+    Active,
+    /// This one asks in vain.
+    Failing {
+        /// Why, and what helps.
+        detail: String,
+    },
 }
 
 /// One partition of the inbox.

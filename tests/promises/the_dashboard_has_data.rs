@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use clearfeed_relay::domain::signature::Secret;
 use clearfeed_relay::simulator::Target;
+use clearfeed_relay::simulator::rest::Health;
 use serde_json::Value;
 
 use crate::support::dashboard::{Dashboard, Query, selectors};
 use crate::support::deployment::secret;
 use crate::support::prometheus::Prometheus;
 use crate::support::relay::Plan;
+use crate::support::rest::Api;
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, LOOK_EVERY, Relay, Simulation, pause};
 
@@ -23,6 +25,8 @@ const ALERTS: &str = "Alerts A";
 const CERTIFICATE: &str = "Certificate: time left A";
 /// Nothing is synced before Kafka is away.
 const SYNC: [&str; 2] = ["Time to sync A", "Time to sync B"];
+/// Only the owner of inbox partition 0 reads ClearFeed's API.
+const LAST_READ: &str = "Last read A";
 
 /// What Grafana puts in for its macro, at a scrape every second.
 const RATE_INTERVAL: &str = "10s";
@@ -35,9 +39,10 @@ const ALL: Chosen<'static> = [("namespace", ".*"), ("job", ".*"), ("instance", "
 fn every_question_is_answered_in_daily_work_under_attack_and_without_kafka() {
     let kafka = Kafka::own(1);
     let deployment = Deployment::new("dashboard", &kafka);
+    let api = Api::with(10, Health::default(), deployment.secret_file().parent().unwrap());
     let spool = deployment.secret_file().with_file_name("spool");
-    let one = replica(&deployment, "one").set("spool.directory", &format!("{spool:?}"));
-    let relays = [one, replica(&deployment, "two")].map(Plan::start);
+    let one = replica(&deployment, &api, "one").set("spool.directory", &format!("{spool:?}"));
+    let relays = [one, replica(&deployment, &api, "two")].map(Plan::start);
     relays.iter().for_each(Relay::wait_ready);
     let prometheus = Prometheus::watching([("blue", &relays[0]), ("green", &relays[1])]);
     let page = Page { dashboard: Dashboard::read(), prometheus };
@@ -49,7 +54,7 @@ fn every_question_is_answered_in_daily_work_under_attack_and_without_kafka() {
     let one = relays[0].admin().to_string();
     page.has_data(
         &[("namespace", "(blue|red)"), ("job", "relay"), ("instance", &one), ("source", "other")],
-        &[&[ALERTS, CERTIFICATE], &SYNC[..]].concat(),
+        &[&[ALERTS, CERTIFICATE, LAST_READ], &SYNC[..]].concat(),
     );
 
     let attack = Simulation::start_signed(load(targets(&relays, ""), 50_000, 50), other_secret());
@@ -79,12 +84,18 @@ fn lasts_without_kafka(query: &Query) -> bool {
         && !["Lag in records A", CERTIFICATE].contains(&&*query.name)
 }
 
-fn replica(deployment: &Deployment, name: &str) -> Plan {
+fn replica(deployment: &Deployment, api: &Api, name: &str) -> Plan {
     let secret_file = deployment.secret_file().with_file_name("other-secret");
     std::fs::write(&secret_file, OTHER_SECRET).unwrap();
-    deployment
-        .replica(name)
-        .set("intake.answer_timeout", r#""2s""#) // so that an outage is soon seen
+    // Of both sources, for each of them can be chosen.
+    let plan = ["main", "other"].into_iter().fold(deployment.replica(name), |plan, source| {
+        let key = |key: &str| format!("sources.{source}.api.{key}");
+        plan.set(&key("reconcile_every"), r#""1s""#)
+            .set(&key("base_url"), &format!("{:?}", api.base_url()))
+            .set(&key("token_file"), &format!("{:?}", api.token_file().display().to_string()))
+            .set(&key("snapshot_topic"), &format!("{:?}", deployment.topic(&format!("snapshots-{source}"))))
+    });
+    plan.set("intake.answer_timeout", r#""2s""#) // so that an outage is soon seen
         .set("sources.other.public_url", &format!("{OTHER_URL:?}"))
         .set("sources.other.signing_secret_files", &format!("[{secret_file:?}]"))
         .set("sources.canary.public_url", r#""https://hooks.example.com/clearfeed/canary""#)

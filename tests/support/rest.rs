@@ -23,8 +23,14 @@ pub struct Api {
 impl Api {
     /// Listens; knows `requests` requests, of which one was created each second.
     pub fn with(requests: u64, health: Health, folder: &Path) -> Self {
-        let world = Arc::new(Requests::new(SEED, requests.try_into().unwrap()));
-        (0..requests).for_each(|number| world.occurred(number, created(number)));
+        let api = Self::empty(SEED, requests, health, folder);
+        (0..requests).for_each(|number| api.requests.occurred(number, created(number)));
+        api
+    }
+
+    /// Listens; knows no request yet, and so many at most: those of the events with this seed.
+    pub fn empty(seed: u64, requests: u64, health: Health, folder: &Path) -> Self {
+        let world = Arc::new(Requests::new(seed, requests.try_into().unwrap()));
         let token = Arc::new(Mutex::new(TOKEN.to_owned()));
         let (current, served) = (Arc::clone(&token), Arc::clone(&world));
         let _guard = runtime().enter();
@@ -48,6 +54,10 @@ impl Api {
 
     pub fn token_file(&self) -> &Path {
         &self.file
+    }
+
+    pub fn base_url(&self) -> String {
+        self.rest.base_url()
     }
 
     /// How often it was asked.

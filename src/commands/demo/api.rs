@@ -1,6 +1,7 @@
 //! The demo's other way to ClearFeed: its REST API, and a backfill of what it tells.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clearfeed_relay::clearfeed::{Client, Token};
@@ -51,7 +52,13 @@ impl DemoApi {
     pub(super) async fn backfill(&self, config: &Config) -> anyhow::Result<(u64, u64)> {
         let base_url = ApiUrl::parse(&self.base_url()).map_err(anyhow::Error::msg)?;
         let snapshot_topic = TopicName::new(SNAPSHOT_TOPIC).context(TopicName::WANTED)?;
-        let api = Api { base_url: base_url.clone(), token_file: "/nowhere/in-memory".into(), snapshot_topic };
+        let api = Api {
+            base_url: base_url.clone(),
+            token_file: "/nowhere/in-memory".into(),
+            snapshot_topic,
+            reconcile_every: None,
+            grace: Duration::ZERO,
+        };
         let (monitor, _) = clients::monitor(config)?;
         let topic = SnapshotTopic::new(config, &api, monitor)?;
         let until = Timestamp::now().saturating_add(SignedDuration::from_secs(1))?;

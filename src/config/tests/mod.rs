@@ -76,6 +76,8 @@ fn toml_and_yaml_mean_the_same_for_every_key() {
     assert_eq!(api.base_url.to_string(), "https://clearfeed.example.com/api");
     assert_eq!(api.token_file, PathBuf::from("/run/secrets/clearfeed/token"));
     assert_eq!(api.snapshot_topic.as_str(), "cf.snapshots");
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!((api.reconcile_every, api.grace), (Some(minutes(1)), minutes(15)));
     assert_eq!(toml.kafka.properties["security.protocol"], "SASL_SSL");
     assert_eq!(toml.kafka.properties["socket.keepalive.enable"], "true");
     assert_eq!(toml.kafka.properties["linger.ms"], "5");

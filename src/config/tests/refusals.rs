@@ -30,6 +30,7 @@ fn values_that_are_none_are_refused() {
         "[forward]\nstart_at = \"yesterday\"",
         "[telemetry]\nlog = \"info,=\"",
         "[sources.main.routes]\nrequest = \"not legal\"",
+        "[sources.main.api]\ntoken_file = \"x\"\nreconcile_every = \"10ms\"",
     ] {
         let problems = problems(more);
         assert_eq!(problems.lines().count(), 1, "{more}: {problems}");
