@@ -84,6 +84,11 @@ impl Inbox {
         partition_for_key(key.as_bytes(), self.partitions)
     }
 
+    /// How many there are.
+    pub(super) fn partitions(&self) -> usize {
+        usize::try_from(self.partitions).unwrap_or_default()
+    }
+
     /// Connects and learns where partitions are, so that the first delivery does not wait for it. Blocks.
     pub fn warm_up(&self) -> Result<(), KafkaError> {
         self.producer.client().fetch_metadata(Some(self.topic.as_str()), REQUEST_TIMEOUT).map(|_| ())

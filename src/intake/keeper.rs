@@ -5,20 +5,19 @@
 //! Kafka again when nothing is left on the disk, and no delivery is on its way there. That moment is made by a lock: who is
 //! on the way to the disk holds it shared, who changes the way holds it alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use jiff::Timestamp;
 use tokio::sync::{Notify, RwLock};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::append::{Inbox, InboxError};
+use super::chains::append_in_order;
 use crate::config::Config;
 use crate::domain::inbox_record::InboxRecord;
-use crate::spool::{Condition, Limits, Place, Spool, SpoolError, Spooled};
+use crate::spool::{Condition, Limits, Place, Spool, SpoolError};
 use crate::telemetry::health::Health;
 use crate::telemetry::labels::Concern;
 use crate::telemetry::metrics::Metrics;
@@ -172,14 +171,14 @@ impl Keeper {
     }
 
     async fn drain(&self, spooling: &Spooling) {
-        let mut failed: Option<Instant> = None;
+        let (mut failed, mut moved): (Option<Instant>, _) = (None, BTreeSet::new());
         loop {
-            let pass = self.pass(spooling).await;
+            let pass = self.pass(spooling, &mut moved).await;
             self.tell();
             match pass {
                 Ok(Pass::Through) if failed.is_none_or(|failed| failed.elapsed() > STEADY) => {
-                    if self.turn_back(spooling).await {
-                        spooling.turned.notified().await;
+                    if self.turn_back(spooling, &mut moved).await {
+                        rest(spooling, &mut moved).await;
                         failed = Some(Instant::now());
                     }
                 }
@@ -195,9 +194,9 @@ impl Keeper {
     }
 
     /// Takes what came last while no delivery can come, and lets deliveries go to Kafka again. Says whether it did.
-    async fn turn_back(&self, spooling: &Spooling) -> bool {
+    async fn turn_back(&self, spooling: &Spooling, moved: &mut BTreeSet<Place>) -> bool {
         let mut way = spooling.way.write().await;
-        let last = timeout(CHANGE_PATIENCE, self.pass(spooling)).await;
+        let last = timeout(CHANGE_PATIENCE, self.pass(spooling, moved)).await;
         if !matches!(last, Ok(Ok(Pass::Through))) {
             return false;
         }
@@ -208,61 +207,60 @@ impl Keeper {
     }
 
     /// Moves what is in the spool now to the inbox, oldest first. What a partition does not take stays, and with it
-    /// all that comes after it in that partition.
-    async fn pass(&self, spooling: &Spooling) -> Result<Pass, SpoolError> {
+    /// all that comes after it in that partition. `moved` is what the inbox has and the spool could not forget yet.
+    async fn pass(&self, spooling: &Spooling, moved: &mut BTreeSet<Place>) -> Result<Pass, SpoolError> {
         let (mut after, mut blocked) = (Place::default(), BTreeSet::new());
-        loop {
-            let records = spooling.spool.read(after, TOGETHER).await?;
+        forget(spooling, moved).await?;
+        // With the last partition gone nothing is left to be tried; the rest of the spool need not be read for that.
+        while blocked.len() < self.inbox.partitions() {
+            let mut records = match spooling.spool.read(after, TOGETHER).await {
+                Err(SpoolError::Full(_)) => return Ok(Pass::Blocked),
+                read => read?,
+            };
             let Some(last) = records.last() else {
                 return Ok(if blocked.is_empty() { Pass::Through } else { Pass::Blocked });
             };
             after = last.place;
-            // Records of one key follow each other; those of different keys need not wait for each other.
-            let mut chains: BTreeMap<String, (i32, Vec<Spooled>)> = BTreeMap::new();
-            for spooled in records {
+            records.retain(|spooled| {
                 let partition = self.inbox.partition(&spooled.record.key);
-                if !blocked.contains(&partition) {
-                    let chain = chains.entry(spooled.record.key.clone()).or_insert((partition, Vec::new()));
-                    chain.1.push(spooled);
-                }
-            }
-            let tried = chains.len();
-            let moved = join_all(
-                chains.into_values().map(|(partition, chain)| self.follow(partition, chain, spooling.limit)),
-            )
-            .await;
-            let mut places = Vec::new();
-            for (moved, stuck) in moved {
-                places.extend(moved);
-                blocked.extend(stuck);
-            }
-            let none = tried > 0 && places.is_empty();
-            self.metrics.spool.drained.inc_by(places.len() as u64);
-            if !places.is_empty() {
-                spooling.spool.forget(places).await?;
-            }
-            if none {
-                return Ok(Pass::Blocked);
-            }
+                !moved.contains(&spooled.place) && !blocked.contains(&partition)
+            });
+            let appended = append_in_order(&self.inbox, records, spooling.limit, self.answer_timeout).await;
+            self.metrics.spool.drained.inc_by(appended.places.len() as u64);
+            blocked.extend(appended.stuck.into_keys());
+            moved.extend(appended.places);
+            forget(spooling, moved).await?;
         }
+        Ok(Pass::Blocked)
     }
+}
 
-    /// Appends records one after the other's acknowledgement: where each that was taken stood, and the partition if it did not
-    /// take all.
-    async fn follow(
-        &self,
-        partition: i32,
-        chain: Vec<Spooled>,
-        limit: Duration,
-    ) -> (Vec<Place>, Option<i32>) {
-        let mut moved = Vec::new();
-        for Spooled { place, mut record } in chain {
-            record.leave_spool(limit, Timestamp::now());
-            if self.inbox.append(record, self.answer_timeout).await.is_err() {
-                return (moved, Some(partition));
-            }
-            moved.push(place);
-        }
-        (moved, None)
+/// Removes from the spool what the inbox has. On a full disk nothing can be removed; then it stays in `moved`.
+async fn forget(spooling: &Spooling, moved: &mut BTreeSet<Place>) -> Result<(), SpoolError> {
+    if moved.is_empty() {
+        return Ok(());
     }
+    match spooling.spool.forget(moved.iter().copied().collect()).await {
+        Err(SpoolError::Full(_)) => {}
+        forgotten => {
+            forgotten?;
+            moved.clear();
+        }
+    }
+    Ok(())
+}
+
+/// Waits until deliveries go to the spool again, and removes meanwhile what could not be removed before.
+async fn rest(spooling: &Spooling, moved: &mut BTreeSet<Place>) {
+    while !moved.is_empty() {
+        tokio::select! {
+            () = spooling.turned.notified() => return,
+            () = sleep(RETRY_PAUSE) => {}
+        }
+        // The spool has logged why it could not; the next pass ends by it.
+        if forget(spooling, moved).await.is_err() {
+            break;
+        }
+    }
+    spooling.turned.notified().await;
 }

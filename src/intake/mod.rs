@@ -6,6 +6,7 @@ pub mod answer;
 mod append;
 mod body;
 mod budget;
+mod chains;
 mod connections;
 mod endpoint;
 mod guard;
@@ -16,6 +17,7 @@ mod peer;
 mod tls;
 
 pub use append::{Inbox, InboxError};
+pub use chains::{Appended, append_in_order};
 pub use endpoint::{Endpoints, SharedKeyring};
 pub use keeper::Keeper;
 pub use listener::{Listener, ListenerLimits};

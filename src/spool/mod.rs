@@ -124,7 +124,10 @@ impl Spool {
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || SpoolError::Failed("its thread is gone".to_owned());
+        let gone = || {
+            self.condition.store(Condition::Failed as u8, Ordering::Relaxed);
+            SpoolError::Failed("its thread is gone".to_owned())
+        };
         self.commands.send(command(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

@@ -7,8 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rusqlite::{ErrorCode, OpenFlags};
+use tempfile::TempDir;
 
-use super::store::{FILE, OpenError, Store, explained};
+use super::store::{FILE, OpenError, Store, VERSION, explained};
 use super::{Place, Spooled};
 
 /// A new file that is being filled.
@@ -34,8 +36,11 @@ pub struct Readable {
     store: Store,
     next: Place,
     last: Place,
-    /// Places of which it is not known whether a record was there: their pages are broken.
+    /// Places of which it is not known whether a record was there, for their pages are broken, and records that do not fit
+    /// their digests.
     pub unreadable: u64,
+    /// What is read where the file is not.
+    _copy: Option<TempDir>,
 }
 
 /// Opens the spool of a directory.
@@ -88,11 +93,56 @@ fn salvage(file: &Path, unfinished: &Path, max_size_bytes: u64) -> Result<u64, O
     Ok(records)
 }
 
-/// Everything that can be read of a file.
+/// Everything that can be read of a file, which stays as it is. Where its owner was killed within a transaction a copy is read:
+/// `SQLite` has to roll it back first.
 pub(super) fn readable(file: &Path) -> Result<Readable, OpenError> {
-    let store = Store::open_to_read(file)?;
-    let places = store.places().map_err(|error| explained(file, &error))?;
-    Ok(Readable { store, next: *places.start(), last: *places.end(), unreadable: 0 })
+    let unusable = |error: std::io::Error| OpenError::Unreadable(file.to_owned(), error.to_string());
+    std::fs::File::open(file).map_err(unusable)?;
+    let readable = match read(file, OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+            let folder = TempDir::new().map_err(unusable)?;
+            let copy = folder.path().join(FILE);
+            std::fs::copy(file, &copy).map_err(unusable)?;
+            std::fs::copy(journal(file), journal(&copy)).map_err(unusable)?;
+            let readable = read(&copy, OpenFlags::SQLITE_OPEN_READ_WRITE);
+            let readable = readable.map_err(|error| unreadable(file, &error))?;
+            Ok(Readable { _copy: Some(folder), ..readable })
+        }
+        readable => readable.map_err(|error| unreadable(file, &error)),
+    }?;
+    match readable.store.version() {
+        Ok(version) if version > VERSION => Err(OpenError::NewerFormat(file.to_owned(), version)),
+        _ => Ok(readable),
+    }
+}
+
+fn journal(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push("-journal");
+    name.into()
+}
+
+fn read(file: &Path, flags: OpenFlags) -> rusqlite::Result<Readable> {
+    let store = Store::open_to_read(file, flags)?;
+    // A table of a newer format may be another one; of what `.recover` made the version may be missing.
+    let (next, last) = if store.version()? > VERSION { (1, 0) } else { store.places()?.into_inner() };
+    let unreadable = store.damaged();
+    Ok(Readable { store, next, last, unreadable, _copy: None })
+}
+
+/// Nothing of it can be written, and so nothing be wanted of its directory.
+fn unreadable(file: &Path, error: &rusqlite::Error) -> OpenError {
+    match explained(file, error) {
+        OpenError::Unusable(file, error) => OpenError::Unreadable(file, error),
+        error => error,
+    }
+}
+
+impl Readable {
+    /// The places that are left to be looked at.
+    pub fn left(&self) -> u64 {
+        u64::try_from(self.last.saturating_sub(self.next).saturating_add(1)).unwrap_or_default()
+    }
 }
 
 impl Iterator for Readable {
@@ -104,8 +154,9 @@ impl Iterator for Readable {
             let place = self.next;
             self.next += 1;
             match self.store.read_one(place) {
-                Ok(Some(spooled)) => return Some(spooled),
+                Ok(Some(Ok(spooled))) => return Some(spooled),
                 Ok(None) => {}
+                Ok(Some(Err(_))) => self.unreadable += 1,
                 Err(_) => {
                     self.unreadable += 1;
                     in_a_row += 1;

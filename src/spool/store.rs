@@ -18,7 +18,9 @@ use crate::domain::inbox_record::{InboxRecord, header};
 /// The name of the file in `spool.directory`.
 pub const FILE: &str = "spool.sqlite";
 /// Of the table's columns. A file of another version is left alone.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
+/// Of a delivery that is large, but not the largest.
+const ROOM_BYTES: i64 = 64 << 10;
 /// How long another process may be about to end before it is said that it has the spool.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -37,6 +39,9 @@ pub enum OpenError {
     /// The file is broken.
     #[error("{0:?}: {1}")]
     Broken(PathBuf, String),
+    /// What was only to be read.
+    #[error("{0:?}: {1}; wanted the file of a spool")]
+    Unreadable(PathBuf, String),
 }
 
 /// An open spool.
@@ -63,10 +68,11 @@ pub(super) struct Usage {
 impl Store {
     /// Opens or makes a spool, and checks it.
     pub(super) fn open(file: &Path, max_size_bytes: u64) -> Result<Self, OpenError> {
-        let mut store = Self::connect(file, OpenFlags::default())?;
+        let store = Self::open_to_read(file, OpenFlags::default());
+        let mut store = store.map_err(|error| explained(file, &error))?;
         let opened = store.prepare(max_size_bytes);
         opened.map_err(|error| explained(file, &error))?;
-        let version = store.pragma("user_version").map_err(|error| explained(file, &error))?;
+        let version = store.version().map_err(|error| explained(file, &error))?;
         if version != VERSION {
             return Err(OpenError::NewerFormat(file.to_owned(), version));
         }
@@ -82,19 +88,15 @@ impl Store {
     }
 
     /// Opens a file as it is, to read what can be read of it.
-    pub(super) fn open_to_read(file: &Path) -> Result<Self, OpenError> {
-        Self::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)
-    }
-
-    fn connect(file: &Path, flags: OpenFlags) -> Result<Self, OpenError> {
-        let connection = Connection::open_with_flags(file, flags).map_err(|error| explained(file, &error))?;
-        connection.busy_timeout(LOCK_PATIENCE).map_err(|error| explained(file, &error))?;
+    pub(super) fn open_to_read(file: &Path, flags: OpenFlags) -> rusqlite::Result<Self> {
+        let connection = Connection::open_with_flags(file, flags)?;
+        connection.busy_timeout(LOCK_PATIENCE)?;
         Ok(Self { connection, records: 0 })
     }
 
     fn prepare(&self, max_size_bytes: u64) -> rusqlite::Result<()> {
         let connection = &self.connection;
-        // Taken with the first statement that writes, and kept: there is never a second process.
+        // Taken here, and kept: there is never a second process, also none that only reads.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.query_row("PRAGMA journal_mode = TRUNCATE", [], |_| Ok(()))?;
         // Synced are the journal, the file, and the journal's end.
@@ -104,7 +106,7 @@ impl Store {
         let pages = max_size_bytes / unsigned(self.pragma("page_size")?).max(1);
         let pages = i64::try_from(pages).unwrap_or(i64::MAX);
         connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-        connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
+        connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
         if self.pragma("user_version")? == 0 {
             connection.execute_batch(&format!(
                 "BEGIN IMMEDIATE;
@@ -122,6 +124,10 @@ impl Store {
             ))?;
         }
         Ok(())
+    }
+
+    pub(super) fn version(&self) -> rusqlite::Result<i64> {
+        self.pragma("user_version")
     }
 
     fn count(&self, table: &str) -> rusqlite::Result<u64> {
@@ -186,13 +192,13 @@ impl Store {
     }
 
     /// Each record by itself, so that one that cannot be read costs no other.
-    pub(super) fn read_one(&self, place: Place) -> rusqlite::Result<Option<Spooled>> {
+    pub(super) fn read_one(&self, place: Place) -> rusqlite::Result<Option<Result<Spooled, Place>>> {
         let mut select = self
             .connection
             .prepare("SELECT place, key, headers, body, digest FROM deliveries WHERE place = ?")?;
         let mut rows = select.query([place])?;
         match rows.next()? {
-            Some(row) => Ok(sound(row)?.ok()),
+            Some(row) => Ok(Some(sound(row)?)),
             None => Ok(None),
         }
     }
@@ -205,6 +211,11 @@ impl Store {
         let ask = |sql| self.connection.query_row(sql, [], |row| row.get::<_, Place>(0));
         let last = ask(given).or_else(|_| ask(last))?;
         Ok(ask(first).unwrap_or(1)..=last)
+    }
+
+    /// Records that were set aside, as far as they can be counted.
+    pub(super) fn damaged(&self) -> u64 {
+        self.count("damaged").unwrap_or_default()
     }
 
     fn set_aside(&mut self, places: &[Place]) -> rusqlite::Result<()> {
@@ -233,6 +244,15 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a delivery would find room: one is added that nobody ever sees.
+    pub(super) fn try_room(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        let add = "INSERT INTO deliveries (received, key, headers, body, digest) VALUES (0, '', '', zeroblob(?), x'')";
+        transaction.execute(add, [ROOM_BYTES])?;
+        transaction.execute("DELETE FROM deliveries WHERE place = ?", [transaction.last_insert_rowid()])?;
+        transaction.commit()
+    }
+
     /// How much there is.
     pub(super) fn usage(&self) -> rusqlite::Result<Usage> {
         let pages = self.pragma("page_count")? - self.pragma("freelist_count")?;
@@ -254,12 +274,12 @@ impl Store {
 /// A row as it was written, or the place of one that does not fit its digests.
 fn sound(row: &Row<'_>) -> rusqlite::Result<Result<Spooled, Place>> {
     let place: Place = row.get(0)?;
-    let (key, headers): (String, String) = match (row.get(1), row.get(2)) {
-        (Ok(key), Ok(headers)) => (key, headers),
-        // Not UTF-8 any more.
-        _ => return Ok(Err(place)),
+    let text = |column| row.get::<_, String>(column);
+    let bytes = |column| row.get::<_, Vec<u8>>(column);
+    // Not UTF-8 any more, or of another type.
+    let (Ok(key), Ok(headers), Ok(body), Ok(expected)) = (text(1), text(2), bytes(3), bytes(4)) else {
+        return Ok(Err(place));
     };
-    let (body, expected): (Vec<u8>, Vec<u8>) = (row.get(3)?, row.get(4)?);
     let read = || {
         (digest(&key, &headers)[..] == expected[..]).then_some(())?;
         let headers = serde_json::from_str(&headers).ok()?;

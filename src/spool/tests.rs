@@ -106,8 +106,8 @@ fn a_file_that_was_cut_gives_what_is_left_of_it() {
         kept.push(found.len());
         store.append([record(99)].iter()).unwrap();
         assert_eq!(numbers(&mut store).last(), Some(&99), "it goes on");
-        let damaged = store.usage().unwrap().damaged > 0;
-        let told = damaged || !set_aside(cut.path()).is_empty() || found.len() == 60 || length == 0;
+        let is_set_aside = !set_aside(cut.path()).is_empty() || store.usage().unwrap().damaged > 0;
+        let told = is_set_aside || found.len() == 60 || length == 0;
         assert!(
             told,
             "cut at {length} of {whole}: {} records are missing, and nobody says so",
@@ -230,4 +230,98 @@ async fn what_waits_together_is_synced_together() {
     assert!(syncs < 250, "{syncs} syncs for 500 records");
     drop(spool);
     assert_eq!(numbers(&mut salvage::open(directory.path(), SIZE).unwrap()), (0..500).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_full_spool_finds_out_by_itself_that_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, condition) =
+        (filled(directory.path(), 0..3), Arc::new(AtomicU8::new(Condition::Full as u8)));
+    store.try_room().unwrap();
+    assert_eq!(numbers(&mut store), [0, 1, 2], "nothing is left of the trial");
+    let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
+    let settings = config::Spool { directory: directory.path().to_owned(), max_size_bytes: SIZE };
+    let writer = writer::Writer::new(store, &settings, Arc::clone(&condition), metrics);
+    let (commands, receiver) = mpsc::channel();
+    std::thread::spawn(move || writer.run(&receiver));
+    let spool = Spool { commands, condition };
+    spool.read(0, ALL).await.unwrap();
+    spool.read(0, ALL).await.unwrap();
+    assert_eq!(spool.condition(), Condition::Keeping);
+}
+
+#[tokio::test]
+async fn a_spool_whose_thread_is_gone_has_failed() {
+    let (commands, _) = mpsc::channel();
+    let spool = Spool { commands, condition: Arc::new(AtomicU8::new(Condition::Keeping as u8)) };
+    assert!(matches!(spool.append(record(0)).await, Err(SpoolError::Failed(_))));
+    assert_eq!(spool.condition(), Condition::Failed, "deliveries go to Kafka");
+}
+
+/// Every file of a directory, byte by byte.
+fn contents(directory: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+}
+
+#[test]
+fn what_is_only_read_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(filled(directory.path(), 0..20));
+    let mut store = filled(directory.path(), 20..20);
+    let file = directory.path().join(FILE);
+    let is_locked = |error: OpenError| matches!(error, OpenError::Locked(_));
+    assert!(readable(&file).err().is_some_and(is_locked), "a relay has it open");
+    // Killed within a transaction.
+    let killed = std::cell::RefCell::new(None);
+    let unfinished: Vec<_> = (20..4000).map(record).collect();
+    let endless = unfinished.iter().enumerate().inspect(|(index, _)| {
+        if *index == 3900 {
+            *killed.borrow_mut() = Some(copy(directory.path()));
+        }
+    });
+    store.append(endless.map(|(_, record)| record)).unwrap();
+    drop(store);
+    for (directory, wanted) in [(killed.into_inner().unwrap(), 20), (directory, 4000)] {
+        let before = contents(directory.path());
+        let mut readable = readable(&directory.path().join(FILE)).unwrap();
+        assert_eq!(readable.left(), wanted);
+        let found: Vec<_> = readable.by_ref().map(|spooled| spooled.record).collect();
+        assert_eq!(found, (0..found.len()).map(record).collect::<Vec<_>>());
+        assert_eq!((found.len() as u64, readable.unreadable), (wanted, 0));
+        assert!(contents(directory.path()) == before, "it was changed");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_counted_and_what_is_no_spool_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(filled(directory.path(), 0..60));
+    let file = directory.path().join(FILE);
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.execute("UPDATE deliveries SET body = x'00' WHERE place = 7", []).unwrap();
+    drop(connection);
+    let length = fs::metadata(&file).unwrap().len();
+    OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&[0x5a; 4096], length - 4096).unwrap();
+    let mut found = readable(&file).unwrap();
+    let records = found.by_ref().count();
+    assert!((40..59).contains(&records), "{records}");
+    assert!(found.unreadable >= 60 - records as u64, "{} of {records}", found.unreadable);
+
+    let refusal = |file: &Path| readable(file).err().unwrap().to_string();
+    assert!(refusal(&directory.path().join("none")).contains("No such file"));
+    let other = directory.path().join("other.sqlite");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE other (a)").unwrap();
+    assert!(refusal(&other).ends_with("wanted the file of a spool"), "{}", refusal(&other));
+    fs::write(&other, "not a database, and long enough to be taken for one".repeat(100)).unwrap();
+    assert!(refusal(&other).contains("not a database"), "{}", refusal(&other));
+    let newer = directory.path().join("newer.sqlite");
+    let connection = rusqlite::Connection::open(&newer).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    drop(connection);
+    assert!(
+        refusal(&newer).ends_with("found a spool of format 2, this version reads 1"),
+        "{}",
+        refusal(&newer)
+    );
 }

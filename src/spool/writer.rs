@@ -28,6 +28,8 @@ pub(super) struct Writer {
     metrics: Arc<Metrics>,
     /// Why nothing is entrusted to the file any more.
     failed: Option<SpoolError>,
+    /// When it was last tried whether there is room again.
+    looked: Option<Instant>,
 }
 
 impl Writer {
@@ -37,7 +39,7 @@ impl Writer {
         condition: Arc<AtomicU8>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { store, directory: settings.directory.clone(), condition, metrics, failed: None }
+        Self { store, directory: settings.directory.clone(), condition, metrics, failed: None, looked: None }
     }
 
     /// Works until nobody holds the other end.
@@ -64,12 +66,12 @@ impl Writer {
                 }
                 Ok(Command::Read(after, limits, reply)) => {
                     let read = self.store.read(after, limits);
-                    let read = read.map_err(|error| self.failed(&error));
+                    let read = read.map_err(|error| self.refused(&error));
                     // Who does not wait any more does not want it.
                     let _ = reply.send(read);
                 }
                 Ok(Command::Forget(places, reply)) => {
-                    let forgotten = self.store.forget(&places).map_err(|error| self.failed(&error));
+                    let forgotten = self.store.forget(&places).map_err(|error| self.refused(&error));
                     if forgotten.is_ok() && self.failed.is_none() {
                         self.condition.store(Condition::Keeping as u8, Ordering::Relaxed);
                     }
@@ -79,6 +81,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if next.is_none() {
+                self.look_for_room();
                 self.tell();
             }
         }
@@ -100,15 +103,37 @@ impl Writer {
                 self.condition.store(Condition::Keeping as u8, Ordering::Relaxed);
                 Ok(())
             }
-            // Nothing was written that could be in doubt.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                if self.condition.swap(Condition::Full as u8, Ordering::Relaxed) != Condition::Full as u8 {
-                    tracing::error!(%error, "the spool is full");
-                }
-                Err(SpoolError::Full(error.to_string()))
-            }
-            Err(error) => Err(self.failed(&error)),
+            Err(error) => Err(self.refused(&error)),
         }
+    }
+
+    /// A full disk is one later, too, and nothing was written that could be in doubt.
+    fn refused(&mut self, error: &rusqlite::Error) -> SpoolError {
+        if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+            return self.failed(error);
+        }
+        if self.failed.is_none() && self.condition() != Condition::Full as u8 {
+            self.condition.store(Condition::Full as u8, Ordering::Relaxed);
+            tracing::error!(%error, "the spool is full");
+        }
+        SpoolError::Full(error.to_string())
+    }
+
+    fn condition(&self) -> u8 {
+        self.condition.load(Ordering::Relaxed)
+    }
+
+    /// A relay that is not ready is sent nothing that could find out that there is room again.
+    fn look_for_room(&mut self) {
+        let is_due = self.looked.is_none_or(|looked| looked.elapsed() >= TICK);
+        if self.condition() != Condition::Full as u8 || !is_due {
+            return;
+        }
+        match self.store.try_room() {
+            Ok(()) => self.condition.store(Condition::Keeping as u8, Ordering::Relaxed),
+            Err(error) => drop(self.refused(&error)),
+        }
+        self.looked = Some(Instant::now());
     }
 
     /// After a sync that failed the kernel may have dropped what it could not write, and a second sync would say that all is

@@ -5,12 +5,13 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clearfeed_relay::simulator::Outcome;
+use clearfeed_relay::simulator::{Delivery, Outcome};
 
 use crate::support::relay::{self, Plan};
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{
-    AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Sender, Simulation, pause, wait_for,
+    AFTER_TIMEOUTS, Deployment, Disk, Fault, Judge, Kafka, Record, Relay, SOON, Sender, Simulation, pause,
+    wait_for,
 };
 
 /// Longer than a delivery waits for Kafka, so that all of this time some are in the spool.
@@ -172,4 +173,106 @@ fn a_second_relay_on_the_same_directory_does_not_start() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("another process has this spool open"), "{log}");
     assert!(relay.is_ready());
+}
+
+/// An event of request 1.
+fn event(deployment: &Deployment, id: &str) -> Delivery {
+    deployment.delivery(format!(r#"{{"id":"{id}","type":"request","request":{{"id":1}}}}"#))
+}
+
+fn ids(published: &[Record]) -> Vec<&str> {
+    published.iter().map(|record| record.header("ce_id")).collect()
+}
+
+#[track_caller]
+fn assert_spooled(sender: &mut Sender, delivery: &Delivery) {
+    assert_eq!(sender.ask(delivery), (200, r#"{"status":"spooled"}"#.to_owned()));
+}
+
+/// What a sync that failed did with the bytes nobody knows: a disk that is well again says so of other bytes.
+#[test]
+fn after_a_sync_that_failed_nothing_is_entrusted_to_the_disk_and_all_that_was_answered_comes_out_once() {
+    let (kafka, disk) = (Kafka::own(1), Disk::new());
+    let deployment = Deployment::new("failed-sync", &kafka);
+    let mut relay = with_spool(&deployment, "relay").on(&disk).up();
+    wait_drained(&relay);
+    kafka.kill(None);
+    let mut sender = Sender::new(vec![relay.target()]);
+    for id in ["a", "b"] {
+        assert_spooled(&mut sender, &event(&deployment, id));
+    }
+    disk.begin(Fault::Sync);
+    assert_eq!(sender.send(&event(&deployment, "c")), 503);
+    disk.heal();
+    assert_eq!(sender.send(&event(&deployment, "d")), 503, "the disk is well again");
+    assert_eq!(relay.metric("spool_failed"), 1.0);
+    wait_for("a delivery would not be kept", SOON, || (!relay.is_ready()).then_some(()));
+    assert!(relay.log().iter().any(|line| line["message"] == "the spool is out of order"));
+
+    kafka.restart(None);
+    wait_for("deliveries go to Kafka", AFTER_TIMEOUTS, || relay.is_ready().then_some(()));
+    let accepted = (200, r#"{"status":"accepted"}"#.to_owned());
+    wait_for("one does", AFTER_TIMEOUTS, || (sender.ask(&event(&deployment, "e")) == accepted).then_some(()));
+    wait_for("what could be read went there, too", SOON, || {
+        (relay.metric("spool_in_use") == 0.0).then_some(())
+    });
+    assert_eq!(relay.metric("spool_failed"), 1.0);
+
+    relay.stop();
+    relay.restart();
+    relay.wait_ready();
+    wait_drained(&relay);
+    assert_eq!(relay.metric("spool_failed"), 0.0);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    let published = deployment.published();
+    for id in ["a", "b", "e"] {
+        let times = ids(&published).iter().filter(|found| **found == id).count();
+        assert_eq!(times, 1, "{id} in {:?}", ids(&published));
+    }
+}
+
+#[test]
+fn with_a_full_disk_deliveries_are_refused_until_there_is_room_and_the_drain_goes_on() {
+    let (kafka, disk) = (Kafka::own(1), Disk::new());
+    let deployment = Deployment::new("full-disk", &kafka);
+    let relay = with_spool(&deployment, "relay").on(&disk).up();
+    wait_drained(&relay);
+    kafka.kill(None);
+    let mut sender = Sender::new(vec![relay.target()]);
+    assert_spooled(&mut sender, &event(&deployment, "a"));
+    disk.begin(Fault::Full);
+    assert_eq!(sender.send(&event(&deployment, "b")), 503);
+    wait_for("a delivery would not be kept", SOON, || (!relay.is_ready()).then_some(()));
+    disk.heal();
+    // By itself: who is not ready is sent nothing that could find out.
+    wait_for("there is room again", SOON, || relay.is_ready().then_some(()));
+    assert_spooled(&mut sender, &event(&deployment, "c"));
+
+    // What is in the inbox cannot be removed from a full disk. That is no fault of the disk's, and keeps nobody waiting.
+    disk.begin(Fault::Full);
+    kafka.restart(None);
+    let accepted = (200, r#"{"status":"accepted"}"#.to_owned());
+    wait_for("deliveries go to Kafka", AFTER_TIMEOUTS, || {
+        (sender.ask(&event(&deployment, "d")) == accepted).then_some(())
+    });
+    assert_eq!((relay.metric("spool_failed"), relay.metric("spool_records")), (0.0, 2.0));
+    disk.heal();
+    wait_drained(&relay);
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    assert_eq!(ids(&deployment.published()), ["a", "c", "d"]);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_to_is_no_reason_not_to_serve() {
+    let (kafka, disk) = (Kafka::shared(), Disk::new());
+    let deployment = Deployment::new("read-only-disk", &kafka);
+    disk.begin(Fault::ReadOnly);
+    let relay = with_spool(&deployment, "relay").on(&disk).up();
+    let mut sender = Sender::new(vec![relay.target()]);
+    assert_eq!(sender.ask(&event(&deployment, "a")), (200, r#"{"status":"accepted"}"#.to_owned()));
+    assert_eq!((relay.metric("spool_failed"), relay.metric("spool_in_use")), (1.0, 0.0));
+    let told = "the spool cannot be used: without Kafka deliveries are answered 503";
+    assert!(relay.log().iter().any(|line| line["level"] == "ERROR" && line["message"] == told));
+    deployment.wait_until_forwarded(SOON);
+    assert_eq!(ids(&deployment.published()), ["a"]);
 }

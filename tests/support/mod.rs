@@ -11,6 +11,7 @@ pub mod asyncapi;
 pub mod balancer;
 pub mod dashboard;
 pub mod deployment;
+pub mod disk;
 pub mod http;
 pub mod judge;
 pub mod kafka;
@@ -33,6 +34,7 @@ use clearfeed_relay::telemetry::labels::Half;
 use clearfeed_relay::telemetry::metrics::Metrics;
 
 pub use deployment::Deployment;
+pub use disk::{Disk, Fault};
 pub use judge::{Exhibit, Judge};
 pub use kafka::Kafka;
 pub use proxy::Proxy;

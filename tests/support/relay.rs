@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::deployment::{PARTITIONS, PATH};
 use super::http::{self, Answer};
-use super::{Proxy, SOON, wait_for};
+use super::{Disk, Proxy, SOON, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_clearfeed-relay");
 /// Lines of the log that a failed test shows.
@@ -23,11 +23,15 @@ pub struct Plan {
     name: String,
     folder: PathBuf,
     settings: BTreeMap<String, String>,
+    environment: Environment,
 }
+
+/// Variables that a relay is started with.
+type Environment = Vec<(&'static str, PathBuf)>;
 
 impl Plan {
     pub(super) fn new(name: &str, folder: &Path, settings: BTreeMap<String, String>) -> Self {
-        Self { name: name.to_owned(), folder: folder.to_owned(), settings }
+        Self { name: name.to_owned(), folder: folder.to_owned(), settings, environment: Vec::new() }
     }
 
     /// Sets a key to a value as TOML has it: `.set("intake.lame_duck", r#""5s""#)`.
@@ -51,6 +55,13 @@ impl Plan {
         self.set("kafka.bootstrap_servers", &format!("{:?}", servers.join(",")))
     }
 
+    /// Has its spool on this disk.
+    #[must_use]
+    pub fn on(mut self, disk: &Disk) -> Self {
+        self.environment.extend(disk.environment());
+        self
+    }
+
     /// Writes the configuration; returns its file.
     pub fn write(&self) -> PathBuf {
         let config = self.folder.join(format!("{}.toml", self.name));
@@ -62,7 +73,7 @@ impl Plan {
     /// Writes the configuration and starts the relay; waits until it listens, and no longer.
     pub fn start(self) -> Relay {
         let config = self.write();
-        Relay::run(self.name, config, 1)
+        Relay::run(self.name, config, self.environment, 1)
     }
 
     /// Starts it, and waits until it is ready and forwards every partition.
@@ -79,6 +90,7 @@ impl Plan {
 pub struct Relay {
     name: String,
     config: PathBuf,
+    environment: Environment,
     log: PathBuf,
     runs: u32,
     process: Child,
@@ -87,11 +99,12 @@ pub struct Relay {
 }
 
 impl Relay {
-    fn run(name: String, config: PathBuf, runs: u32) -> Self {
+    fn run(name: String, config: PathBuf, environment: Environment, runs: u32) -> Self {
         let log = config.with_extension(format!("{runs}.log"));
         let mut process = command()
             .args(["serve", "--config"])
             .arg(&config)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -104,13 +117,14 @@ impl Relay {
         });
         let address = |half: &str| listening[half].as_str().map(|address| address.parse().unwrap());
         let (intake, admin) = (address("intake"), address("admin").unwrap());
-        Self { name, config, log, runs, process, intake, admin }
+        Self { name, config, environment, log, runs, process, intake, admin }
     }
 
     /// Starts it once more with the same configuration, after its end; waits until it listens. It has other ports.
     pub fn restart(&mut self) {
         assert!(self.has_ended(), "it runs still");
-        let again = Self::run(self.name.clone(), self.config.clone(), self.runs + 1);
+        let (config, environment) = (self.config.clone(), self.environment.clone());
+        let again = Self::run(self.name.clone(), config, environment, self.runs + 1);
         *self = again;
     }
 
