@@ -30,6 +30,9 @@ enum Command {
     Redrive(commands::redrive::Arguments),
     /// Copy the requests of a span from ClearFeed's REST API into the snapshot topic
     Backfill(commands::backfill::Arguments),
+    /// Take care of what a spool held whose relay is gone
+    #[command(subcommand)]
+    Spool(commands::spool::Command),
     /// Explain why a captured request is taken for ClearFeed's, or is not
     Verify(commands::verify::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Simulate(arguments) => commands::simulate::run(*arguments),
         Command::Redrive(arguments) => commands::redrive::run(&arguments),
         Command::Backfill(arguments) => commands::backfill::run(&arguments),
+        Command::Spool(command) => commands::spool::run(&command),
         Command::Verify(arguments) => commands::verify::run(&arguments),
     };
     result.unwrap_or_else(|error| commands::exit::report(&error))

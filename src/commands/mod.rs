@@ -15,5 +15,6 @@ mod reload;
 mod secrets;
 pub(crate) mod serve;
 pub(crate) mod simulate;
+pub(crate) mod spool;
 mod supervisor;
 pub(crate) mod verify;
