@@ -44,6 +44,6 @@ mod the_process_ends_as_documented;
 mod the_spool_keeps_what_kafka_does_not;
 mod the_status_page_is_readable;
 mod topics_are_what_the_promises_need;
-mod what_never_came_is_found;
 mod what_a_spool_held_is_recovered;
+mod what_never_came_is_found;
 mod what_others_do_to_our_topics;
