@@ -5,6 +5,7 @@ mod chart;
 mod page;
 mod paths;
 mod reconcile;
+mod spool;
 mod verdict;
 
 use std::convert::Infallible;

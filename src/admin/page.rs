@@ -10,12 +10,12 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use super::verdict::Verdict;
-use super::{chart, reconcile};
+use super::{chart, reconcile, spool};
 use crate::domain::delivery::Refusal;
 use crate::telemetry::labels::{Ending, Label, Outcome};
 use crate::telemetry::status::{
     Durable, ForwardHalf, IntakeStatus, KafkaStatus, Logged, NotKept, PartitionState, PartitionStatus,
-    SourceStatus, SpoolStatus, Status,
+    SourceStatus, Status,
 };
 
 const CSS: &str = include_str!("page.css");
@@ -48,7 +48,7 @@ pub(super) fn render(status: &Status) -> String {
                 (shown(&verdict))
                 @if let Some(intake) = &status.intake {
                     (last_hour(status.time, intake, &status.sources))
-                    @if let Some(it) = intake.spool { (spool(it)) }
+                    @if let Some(it) = intake.spool { (spool::shown(it)) }
                     (not_kept(&intake.not_kept))
                 }
                 @if let Some(forward) = &status.forward {
@@ -117,22 +117,6 @@ fn last_hour(now: Timestamp, intake: &IntakeStatus, sources: &[SourceStatus]) ->
                         }
                     }
                 }
-            }
-        }
-    }
-}
-
-/// Deliveries on this node's disk.
-fn spool(spool: SpoolStatus) -> Markup {
-    html! {
-        section {
-            h2 { "Spool" }
-            dl {
-                dt { "deliveries go to" } dd { @if spool.in_use { "the disk, until Kafka has acknowledged for a while" } @else { "Kafka" } }
-                dt { "on the disk" } dd { (spool.records) " deliveries, " (spool.bytes) " of " (spool.limit_bytes) " bytes" }
-                @if spool.records > 0 { dt { "oldest" } dd { (format!("{:.0} s", spool.oldest_seconds)) } }
-                @if spool.failed { dt { "state" } dd { "out of order until a restart" } }
-                @if spool.damaged > 0 { dt { "set aside, broken" } dd { (spool.damaged) } }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The loop of the forward half: each round looks at the group, at takeovers, and forwards a batch.
 
 mod reconciliation;
+mod report;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +33,6 @@ use crate::kafka::topics::Topics;
 use crate::telemetry::health::Health;
 use crate::telemetry::labels::{Eviction, Half, TransactionEnd};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::ForwardStatus;
 
 /// How often `/status` and the gauges are renewed, and windows looked through.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -299,33 +299,6 @@ impl Loop {
     fn retake(&mut self, partitions: &BTreeSet<i32>, now: Instant) {
         self.inbox.pause(partitions.iter().copied());
         self.slots.retake(partitions, now);
-    }
-
-    /// Renews `/status` and the gauges, and forgets old ids.
-    fn report(&mut self, now: Instant) {
-        if now < self.next_report {
-            return;
-        }
-        self.next_report = now + REPORT_INTERVAL;
-        self.evict(now);
-        self.producer.calm_down(now);
-        let group = self.inbox.group();
-        let owned = self.slots.status(now, |partition| group.end(partition));
-        let (ids, bytes) = self.slots.active().fold((0, 0), |(ids, bytes), (_, active)| {
-            let window = &active.partition.window;
-            (ids + window.len(), bytes + window.bytes())
-        });
-        let status = ForwardStatus {
-            transactional_id: self.config.forward.transactional_id.clone(),
-            fenced: self.producer.is_contested(),
-            owned,
-            lag_seconds: self.slots.lag(now).as_secs_f64(),
-            window_ids: ids,
-            window_bytes: bytes,
-            reconcile: self.desk.as_ref().map(Desk::status).unwrap_or_default(),
-        };
-        self.metrics.forward.set_status(&status);
-        self.health.set_forward(status);
     }
 
     /// Forgets ids, between transactions: what a window holds then is committed.

@@ -1,0 +1,35 @@
+//! What the loop tells of itself, once a second.
+
+use std::time::Instant;
+
+use super::{Desk, Loop, REPORT_INTERVAL};
+use crate::telemetry::status::ForwardStatus;
+
+impl Loop {
+    /// Renews `/status` and the gauges, and forgets old ids.
+    pub(super) fn report(&mut self, now: Instant) {
+        if now < self.next_report {
+            return;
+        }
+        self.next_report = now + REPORT_INTERVAL;
+        self.evict(now);
+        self.producer.calm_down(now);
+        let group = self.inbox.group();
+        let owned = self.slots.status(now, |partition| group.end(partition));
+        let (ids, bytes) = self.slots.active().fold((0, 0), |(ids, bytes), (_, active)| {
+            let window = &active.partition.window;
+            (ids + window.len(), bytes + window.bytes())
+        });
+        let status = ForwardStatus {
+            transactional_id: self.config.forward.transactional_id.clone(),
+            fenced: self.producer.is_contested(),
+            owned,
+            lag_seconds: self.slots.lag(now).as_secs_f64(),
+            window_ids: ids,
+            window_bytes: bytes,
+            reconcile: self.desk.as_ref().map(Desk::status).unwrap_or_default(),
+        };
+        self.metrics.forward.set_status(&status);
+        self.health.set_forward(status);
+    }
+}
