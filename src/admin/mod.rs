@@ -2,6 +2,7 @@
 //! intake port serves none of it.
 
 mod chart;
+mod moments;
 mod page;
 mod paths;
 mod reconcile;

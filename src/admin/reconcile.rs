@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::page::{ago, time};
+use super::moments::{ago, time};
 use crate::telemetry::status::{ReconcileState, ReconcileStatus};
 
 /// Nothing where the API is not asked.

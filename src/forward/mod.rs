@@ -13,6 +13,7 @@
 //! ledger ([`resume`]), which says what took place.
 
 mod admission;
+mod backlog;
 mod batch;
 mod group;
 mod inbox;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::backlog::Backlog;
 use super::partition::{Held, Partition};
 use super::progress::Progress;
 use super::takeover::{Job, Taken};
@@ -39,15 +40,6 @@ struct Slot {
     caught_up: Instant,
     /// Of one that is held, as its last takeover found it: nothing is consumed from it.
     backlog: Option<Backlog>,
-}
-
-/// What waits in a held partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backlog {
-    /// Records of the inbox, at most.
-    pub records: i64,
-    /// When the oldest was appended, in ms since 1970.
-    pub oldest_ms: Option<i64>,
 }
 
 enum State {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
 use super::partition::{Held, Partition};
 use super::progress::Progress;
 use super::resume::{self, Committed, Decision};
 use super::settlement::{self, Settlement};
-use super::slots::Backlog;
 use super::witness::{Witness, behind};
 use crate::config::Config;
 use crate::kafka::ClientError;

@@ -10,12 +10,12 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
 use super::memory::Memory;
 use super::partition::Held;
 use super::progress::Progress;
 use super::resume::{self, Committed, Evidence};
 use super::settlement::Settlement;
-use super::slots::Backlog;
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::LedgerError;

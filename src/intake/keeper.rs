@@ -121,7 +121,9 @@ impl Keeper {
             return Ok(self.inbox.append(record, self.answer_timeout).await.map(|()| Kept::Inbox)?);
         };
         let deadline = Instant::now() + self.answer_timeout;
-        if *spooling.way.read().await == Way::Kafka {
+        let way = timeout_at(deadline, spooling.way.read()).await;
+        let way = way.map(|way| *way).map_err(|_| KeepError::SpoolTimedOut)?;
+        if way == Way::Kafka {
             // Half of the time: the disk may need the other.
             match self.inbox.append(record.clone(), self.answer_timeout / 2).await {
                 Ok(()) => return Ok(Kept::Inbox),

@@ -4,6 +4,8 @@
 //! A crash at any moment repeats this from its beginning: the new file gets its name only when the old one has lost it, and a
 //! new file that has no name yet is finished if the old one is gone, and made anew if it is not.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -46,7 +48,8 @@ pub struct Readable {
 /// Opens the spool of a directory.
 pub(super) fn open(directory: &Path, max_size_bytes: u64) -> Result<Store, OpenError> {
     let unusable = |error: std::io::Error| OpenError::Unusable(directory.to_owned(), error.to_string());
-    std::fs::create_dir_all(directory).map_err(unusable)?;
+    // It holds bodies.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
     let (file, unfinished) = (directory.join(FILE), directory.join(UNFINISHED));
     if unfinished.exists() {
         if file.exists() {

@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::recent::Recent;
 use super::status::{
     ForwardHalf, ForwardStatus, IntakeStatus, KafkaStatus, Reason, ReloadStatus, SourceIdentity,
-    SourceStatus, SpoolStatus, Status,
+    SourceStatus, Status,
 };
 use crate::config::{Role, Setting};
 
@@ -162,7 +162,7 @@ impl Health {
         let (kafka, time) = (self.kafka(), Timestamp::now());
         let intake = || {
             let (last_hour, not_kept) = self.history.last_hour(time, &metrics.delivery_counts());
-            let spool = SpoolStatus::of(&metrics.spool);
+            let spool = metrics.spool.status();
             IntakeStatus { reasons: self.intake.reasons(), spool, last_hour, not_kept }
         };
         let forward = || ForwardHalf {

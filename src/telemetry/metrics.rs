@@ -18,7 +18,7 @@ use super::labels::{
     Retry, SnapshotOutcome, TransactionEnd,
 };
 use super::refusals::{Refusals, Refused};
-use super::status::{ForwardStatus, PartitionState};
+use super::status::{ForwardStatus, PartitionState, SpoolStatus};
 use crate::config::Role;
 use crate::domain::delivery::Refusal;
 use crate::domain::event_record::DeadLetterReason;
@@ -408,6 +408,22 @@ impl Source {
             0 => None,
             seconds => Timestamp::from_second(seconds).ok(),
         }
+    }
+}
+
+impl SpoolMetrics {
+    /// The same for `/status`, so that the two never differ; nothing where there is no spool.
+    pub fn status(&self) -> Option<SpoolStatus> {
+        let limit_bytes = self.limit_bytes.get();
+        (limit_bytes > 0).then(|| SpoolStatus {
+            in_use: self.in_use.get() == 1,
+            failed: self.failed.get() == 1,
+            records: self.records.get(),
+            bytes: self.bytes.get(),
+            limit_bytes,
+            oldest_seconds: self.oldest.get(),
+            damaged: self.damaged.get(),
+        })
     }
 }
 

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::labels::{Concern, Ending, HeldReason};
-use super::metrics::SpoolMetrics;
 use crate::config::Setting;
 
 /// The whole answer.
@@ -142,22 +141,6 @@ pub struct SpoolStatus {
     pub oldest_seconds: f64,
     /// Broken files, and records that do not fit their digests, that are set aside.
     pub damaged: i64,
-}
-
-impl SpoolStatus {
-    /// From the metrics, so that the two never differ.
-    pub(super) fn of(metrics: &SpoolMetrics) -> Option<Self> {
-        let limit_bytes = metrics.limit_bytes.get();
-        (limit_bytes > 0).then(|| Self {
-            in_use: metrics.in_use.get() == 1,
-            failed: metrics.failed.get() == 1,
-            records: metrics.records.get(),
-            bytes: metrics.bytes.get(),
-            limit_bytes,
-            oldest_seconds: metrics.oldest.get(),
-            damaged: metrics.damaged.get(),
-        })
-    }
 }
 
 /// The forward half.

@@ -1,0 +1,10 @@
+//! What a takeover that ends held tells of the records that wait.
+
+/// What waits in a held partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Records of the inbox, at most.
+    pub records: i64,
+    /// When the oldest was appended, in ms since 1970.
+    pub oldest_ms: Option<i64>,
+}
