@@ -95,7 +95,9 @@ fn what_was_kept_after_the_sender_went_away_is_out_once_when_it_is_sent_again() 
     let delivery = deployment.delivery(r#"{"id":"a","type":"request","request":{"id":1}}"#);
     kafka.pause(None);
     let connection = http::begin(relay.intake(), &http::post(PATH, &delivery)).unwrap();
-    wait_for("it is being kept", SOON, || (relay.metric("http_requests_in_flight") == 1.0).then_some(()));
+    // From there to the producer nothing is waited for.
+    let authenticated = r#"auth_key_used_total{slot="0",source="main"}"#;
+    wait_for("it is being kept", SOON, || (relay.metric(authenticated) == 1.0).then_some(()));
     drop(connection);
     kafka.resume(None);
     wait_for("it is out", AFTER_TIMEOUTS, || (deployment.published().len() == 1).then_some(()));
