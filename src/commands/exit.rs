@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clearfeed_relay::config::Problems;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// It failed, or (where something was examined) something was found wrong.
 pub(crate) const FAILED: u8 = 1;
@@ -18,6 +19,14 @@ pub(crate) const WRONG_CONFIGURATION: u8 = 78;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct OutOfReach(pub(crate) String);
+
+/// A record is not in Kafka: out of reach where nobody answered, and a failure where somebody refused.
+pub(crate) fn not_taken(what: String, error: &KafkaError) -> anyhow::Error {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::AllBrokersDown) => OutOfReach(what).into(),
+        _ => anyhow::anyhow!(what),
+    }
+}
 
 /// Tells on stderr why a command failed, and gives the exit code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {

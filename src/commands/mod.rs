@@ -9,6 +9,7 @@ pub(crate) mod demo;
 mod descriptors;
 pub(crate) mod exit;
 pub(crate) mod health;
+mod progress;
 pub(crate) mod redrive;
 mod relay;
 mod reload;

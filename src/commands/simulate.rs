@@ -13,12 +13,11 @@ use clearfeed_relay::domain::signature::{MIN_SECRET_BYTES, Secret};
 use clearfeed_relay::simulator::rest::{Health, Requests, Rest};
 use clearfeed_relay::simulator::{self, Observer, Outcome, Settings, Summary, Target};
 use hyper::StatusCode;
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::exit;
+use super::{exit, progress};
 
 /// What to send, and where.
 #[derive(Debug, clap::Args)]
@@ -132,7 +131,8 @@ async fn simulate(
     requests: Arc<Requests>,
     stop: CancellationToken,
 ) -> anyhow::Result<Summary> {
-    let bar = progress_bar(&arguments, settings.events);
+    let style = "{wide_bar} {human_pos} of {human_len} events, {per_sec}, {eta} to go";
+    let bar = progress::bar(settings.events, style, arguments.json);
     let finished = bar.clone();
     let observer = Observer {
         occurred: Box::new(move |number| requests.occurred(number, Timestamp::now())),
@@ -202,17 +202,6 @@ fn ids_file(arguments: &Arguments) -> anyhow::Result<Option<Box<dyn Write + Send
     let file = File::create(path)
         .with_context(|| format!("{} cannot be written, see --ids-file", path.display()))?;
     Ok(Some(Box::new(file)))
-}
-
-/// On stderr, where that is a terminal and people are reading.
-fn progress_bar(arguments: &Arguments, events: u64) -> ProgressBar {
-    if arguments.json {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(events);
-    let style =
-        ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} events, {per_sec}, {eta} to go");
-    if let Ok(style) = style { bar.with_style(style) } else { bar }
 }
 
 /// Cancelled by the first SIGINT or SIGTERM: answers that are due are waited for, and what was done is told.

@@ -21,8 +21,8 @@ use crate::config;
 use crate::domain::inbox_record::InboxRecord;
 use crate::telemetry::metrics::Metrics;
 
-pub use salvage::{Readable, Salvaged};
-pub use store::{FILE, OpenError};
+pub use salvage::Readable;
+pub use store::OpenError;
 
 /// What a read brings at most: enough to fill Kafka's batches, and little beside the bodies that deliveries hold.
 #[derive(Debug, Clone, Copy)]

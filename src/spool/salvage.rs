@@ -24,15 +24,6 @@ const GROUP: usize = 256;
 /// Places that cannot be read one after another before the rest is given up: a page has far fewer records.
 const MAX_UNREADABLE: u64 = 100_000;
 
-/// What became of a broken file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Salvaged {
-    /// Records that could be read.
-    pub records: u64,
-    /// Where the broken file is.
-    pub file: PathBuf,
-}
-
 /// The records of a file, read one by one. Places without a record are passed over: they were drained, or are unreadable.
 pub struct Readable {
     store: Store,
@@ -70,10 +61,9 @@ pub(super) fn open(directory: &Path, max_size_bytes: u64) -> Result<Store, OpenE
     std::fs::rename(&unfinished, &file).map_err(unusable)?;
     // The names are on the disk when their directory is.
     std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
-    let salvaged = Salvaged { records, file: aside };
     tracing::error!(
-        records = salvaged.records,
-        file = %salvaged.file.display(),
+        records,
+        file = %aside.display(),
         "the spool was salvaged: the broken file is kept"
     );
     Store::open(&file, max_size_bytes)

@@ -16,7 +16,7 @@ use super::{Limits, Place, Spooled};
 use crate::domain::inbox_record::{InboxRecord, header};
 
 /// The name of the file in `spool.directory`.
-pub const FILE: &str = "spool.sqlite";
+pub(super) const FILE: &str = "spool.sqlite";
 /// Of the table's columns. A file of another version is left alone.
 pub(super) const VERSION: i64 = 1;
 /// Of a delivery that is large, but not the largest.

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
 use super::salvage;
-use super::store::Store;
+use super::store::{FILE, Store};
 use super::*;
 use crate::config::Role;
 use crate::domain::fingerprint::body_digest;

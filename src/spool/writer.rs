@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     store: Store,
     directory: PathBuf,
+    /// Broken files beside it, when last looked for: an append need not list the directory.
+    set_aside: usize,
     condition: Arc<AtomicU8>,
     metrics: Arc<Metrics>,
     /// Why nothing is entrusted to the file any more.
@@ -39,7 +41,9 @@ impl Writer {
         condition: Arc<AtomicU8>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { store, directory: settings.directory.clone(), condition, metrics, failed: None, looked: None }
+        let directory = settings.directory.clone();
+        let set_aside = salvage::set_aside(&directory).len();
+        Self { store, directory, set_aside, condition, metrics, failed: None, looked: None }
     }
 
     /// Works until nobody holds the other end.
@@ -77,7 +81,7 @@ impl Writer {
                     }
                     let _ = reply.send(forgotten);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.set_aside = salvage::set_aside(&self.directory).len(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if next.is_none() {
@@ -158,7 +162,6 @@ impl Writer {
         let age = oldest.map_or(0, |oldest| Timestamp::now().as_millisecond() - oldest);
         #[expect(clippy::cast_precision_loss, reason = "2^52 milliseconds are 142,000 years")]
         metrics.oldest.set(age.max(0) as f64 / 1e3);
-        let files = u64::try_from(salvage::set_aside(&self.directory).len()).unwrap_or_default();
-        metrics.damaged.set(gauge(damaged + files));
+        metrics.damaged.set(gauge(damaged + self.set_aside as u64));
     }
 }

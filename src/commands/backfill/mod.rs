@@ -14,10 +14,10 @@ use clearfeed_relay::clearfeed::Client;
 use clearfeed_relay::config::{Api, Config, Problem, Problems};
 use clearfeed_relay::kafka::topics::{Topics, TopicsError};
 use clearfeed_relay::kafka::{properties, topic_rules};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar};
 use jiff::Timestamp;
 
-use super::{clients, configuration, exit, simulate};
+use super::{clients, configuration, exit, progress, simulate};
 pub(crate) use copy::{Copy, Span};
 use report::Report;
 pub(crate) use topic::SnapshotTopic;
@@ -122,12 +122,8 @@ async fn backfill(
 
 /// How far the span is read: how many requests are in it nobody tells before.
 fn progress_bar(arguments: &Arguments, span: Span) -> ProgressBar {
-    if arguments.json {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(seconds(span.since, span.until));
-    let style = ProgressStyle::with_template("{wide_bar} {percent}% of the span, {msg}, {eta} to go");
-    if let Ok(style) = style { bar.with_style(style) } else { bar }
+    let style = "{wide_bar} {percent}% of the span, {msg}, {eta} to go";
+    progress::bar(seconds(span.since, span.until), style, arguments.json)
 }
 
 fn seconds(since: Timestamp, until: Timestamp) -> u64 {

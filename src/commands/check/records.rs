@@ -77,7 +77,7 @@ fn clocks(newest: Option<&OwnedMessage>) -> Check {
         );
     }
     if [header::REDRIVEN, header::SPOOLED].iter().any(|name| header_of(record, name).is_some()) {
-        return Check::skipped(CLOCKS, "the inbox's newest record is a dead letter that was put back");
+        return Check::skipped(CLOCKS, "the inbox's newest record was put back, or had waited in a spool");
     }
     let received =
         header_of(record, header::RECEIVED).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());

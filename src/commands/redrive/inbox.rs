@@ -4,13 +4,13 @@ use clearfeed_relay::config::Config;
 use clearfeed_relay::domain::dead_letter::DeadLetter;
 use clearfeed_relay::domain::inbox_record::{Position, StoredDelivery};
 use clearfeed_relay::kafka::properties;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::runtime::Runtime;
 
 use super::letter::Found;
-use crate::commands::exit::OutOfReach;
+use crate::commands::exit::not_taken;
 
 /// What will stand in the inbox.
 pub(super) struct Copy {
@@ -76,14 +76,8 @@ impl Inbox {
                 Err(_) => drop(first_failure.get_or_insert((of, KafkaError::Canceled))),
             }
         }
-        first_failure.map_or(Ok(()), |(of, error)| Err(failed(of, &error)))
-    }
-}
-
-fn failed(of: Position, error: &KafkaError) -> anyhow::Error {
-    let what = format!("the dead letter of {of} was not put back: {error}");
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::AllBrokersDown) => OutOfReach(what).into(),
-        _ => anyhow::anyhow!(what),
+        first_failure.map_or(Ok(()), |(of, error)| {
+            Err(not_taken(format!("the dead letter of {of} was not put back: {error}"), &error))
+        })
     }
 }

@@ -24,12 +24,12 @@ use clearfeed_relay::domain::inbox_record::{Position, header};
 use clearfeed_relay::domain::ledger_entry::LedgerEntry;
 use clearfeed_relay::domain::window::Fate;
 use clearfeed_relay::kafka::properties;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use jiff::Timestamp;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 
-use super::configuration;
+use super::{configuration, progress};
 use inbox::{Copy, Inbox};
 use letter::{Found, Left, Letter, Terms};
 use reading::{Reader, Span};
@@ -233,14 +233,9 @@ impl Redrive<'_> {
         Ok(in_order)
     }
 
-    /// On stderr, where that is a terminal and people are reading.
     fn progress(&self, length: u64, what: &str) -> ProgressBar {
-        if self.arguments.json {
-            return ProgressBar::hidden();
-        }
         let style = format!("{{wide_bar}} {{human_pos}} of {{human_len}} {what}, {{per_sec}}, {{eta}} to go");
-        let bar = ProgressBar::new(length);
-        if let Ok(style) = ProgressStyle::with_template(&style) { bar.with_style(style) } else { bar }
+        progress::bar(length, &style, self.arguments.json)
     }
 }
 

@@ -19,12 +19,11 @@ use clearfeed_relay::spool::{self, Readable, Spooled};
 use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::labels::Half;
 use clearfeed_relay::telemetry::metrics::Metrics;
-use indicatif::{ProgressBar, ProgressStyle};
-use rdkafka::error::RDKafkaErrorCode;
+use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::commands::configuration;
-use crate::commands::exit::OutOfReach;
+use crate::commands::exit::{OutOfReach, not_taken};
+use crate::commands::{configuration, progress};
 
 /// Bodies that are under way together: they have room in the producer's queue.
 const TOGETHER_BYTES: usize = 8 << 20;
@@ -69,7 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = configuration::load(&arguments.config, None, properties::check)?;
     let mut readable = spool::readable(&arguments.database)?;
     let inbox = if arguments.dry_run { None } else { Some(reach(&config)?) };
-    let bar = progress(readable.left(), arguments.json);
+    let style = "{wide_bar} {human_pos} deliveries of at most {human_len}, {per_sec}";
+    let bar = progress::bar(readable.left(), style, arguments.json);
     let mut summary = Summary { dry_run: arguments.dry_run, ..Summary::default() };
     let result = if let Some(inbox) = inbox {
         recover(&config, &inbox, &mut readable, &mut summary, &bar)
@@ -132,16 +132,10 @@ fn some(readable: &mut Readable) -> Vec<Spooled> {
 }
 
 fn failed(partition: &str, error: &InboxError) -> anyhow::Error {
-    use RDKafkaErrorCode::{AllBrokersDown, MessageTimedOut};
     let what = format!("{partition} did not take all; run it again: {error}");
     match error {
         InboxError::TimedOut => OutOfReach(what).into(),
-        InboxError::Refused(error)
-            if matches!(error.rdkafka_error_code(), Some(MessageTimedOut | AllBrokersDown)) =>
-        {
-            OutOfReach(what).into()
-        }
-        InboxError::Refused(_) => anyhow::anyhow!(what),
+        InboxError::Refused(error) => not_taken(what, error),
     }
 }
 
@@ -161,18 +155,10 @@ impl fmt::Display for Summary {
     }
 }
 
-/// On stderr, where that is a terminal and people are reading.
-fn progress(length: u64, as_json: bool) -> ProgressBar {
-    if as_json {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length);
-    let style = "{wide_bar} {human_pos} deliveries of at most {human_len}, {per_sec}";
-    if let Ok(style) = ProgressStyle::with_template(style) { bar.with_style(style) } else { bar }
-}
-
 #[cfg(test)]
 mod tests {
+    use rdkafka::error::RDKafkaErrorCode;
+
     use super::*;
 
     #[test]
