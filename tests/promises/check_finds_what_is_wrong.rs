@@ -120,16 +120,7 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
     let password = deployment.secret_file().with_file_name("password");
     std::fs::write(&password, "relay-secret\n").unwrap();
     std::fs::set_permissions(&password, PermissionsExt::from_mode(0o440)).unwrap();
-    let plan = |name: &str| {
-        deployment
-            .replica(name)
-            .set("kafka.bootstrap_servers", &format!("{address:?}"))
-            .set(r#"kafka.properties."security.protocol""#, r#""SASL_SSL""#)
-            .set(r#"kafka.properties."sasl.mechanism""#, r#""SCRAM-SHA-256""#)
-            .set(r#"kafka.properties."sasl.username""#, r#""relay""#)
-            .set(r#"kafka.properties."ssl.ca.location""#, &format!("{authority:?}"))
-            .set(r#"kafka.property_files."sasl.password""#, &format!("{:?}", password.display().to_string()))
-    };
+    let plan = |name: &str| deployment.replica(name).logged_in(&address, &authority, &password);
     let all = deployment.acls("all");
     all.iter().for_each(|acl| kafka.acls(acl));
     let relay = plan("relay").up();

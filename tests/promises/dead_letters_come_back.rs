@@ -227,15 +227,7 @@ fn the_rights_that_are_documented_are_enough() {
 
     let password = deployment.secret_file().with_file_name("password");
     std::fs::write(&password, "relay-secret").unwrap();
-    let config = deployment
-        .replica("redrive")
-        .set("kafka.bootstrap_servers", &format!("{address:?}"))
-        .set(r#"kafka.properties."security.protocol""#, r#""SASL_SSL""#)
-        .set(r#"kafka.properties."sasl.mechanism""#, r#""SCRAM-SHA-256""#)
-        .set(r#"kafka.properties."sasl.username""#, r#""relay""#)
-        .set(r#"kafka.properties."ssl.ca.location""#, &format!("{authority:?}"))
-        .set(r#"kafka.property_files."sasl.password""#, &format!("{:?}", password.display().to_string()))
-        .write();
+    let config = deployment.replica("redrive").logged_in(&address, &authority, &password).write();
     let arguments = ["redrive", "--config", config.to_str().unwrap()];
     let (code, _, stderr) = run_to_end(&arguments);
     let told = format!("topic {}: ", deployment.dead_letters());

@@ -62,6 +62,17 @@ impl Plan {
         self
     }
 
+    /// Finds a secure Kafka as its user `relay`, with the password in this file: see [`super::Kafka::secure`].
+    #[must_use]
+    pub fn logged_in(self, address: &str, authority: &str, password: &Path) -> Self {
+        self.set("kafka.bootstrap_servers", &format!("{address:?}"))
+            .set(r#"kafka.properties."security.protocol""#, r#""SASL_SSL""#)
+            .set(r#"kafka.properties."sasl.mechanism""#, r#""SCRAM-SHA-256""#)
+            .set(r#"kafka.properties."sasl.username""#, r#""relay""#)
+            .set(r#"kafka.properties."ssl.ca.location""#, &format!("{authority:?}"))
+            .set(r#"kafka.property_files."sasl.password""#, &format!("{password:?}"))
+    }
+
     /// Writes the configuration; returns its file.
     pub fn write(&self) -> PathBuf {
         let config = self.folder.join(format!("{}.toml", self.name));
