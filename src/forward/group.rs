@@ -35,6 +35,11 @@ impl GroupContext {
         Self { monitor, inbox: inbox.to_owned(), events: Mutex::default(), ends: Mutex::default() }
     }
 
+    /// Of this client alone.
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
     /// What happened since the last call.
     pub(super) fn take_events(&self) -> Vec<GroupEvent> {
         std::mem::take(&mut *lock(&self.events))

@@ -13,7 +13,7 @@ use super::group::GroupContext;
 use super::slots::{Arrival, Slots};
 use crate::config::Config;
 use crate::kafka::monitor::Monitor;
-use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
+use crate::kafka::{ClientError, REQUEST_TIMEOUT, bootstrap, properties};
 
 /// How long a round waits for the first record of a batch.
 const IDLE_POLL: Duration = Duration::from_millis(50);
@@ -26,6 +26,7 @@ const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 pub(super) struct InboxReader {
     consumer: BaseConsumer<GroupContext>,
     topic: String,
+    servers: String,
 }
 
 /// What a round has gathered.
@@ -38,12 +39,17 @@ pub(super) enum Gathered<'c> {
 
 impl InboxReader {
     /// Joins the group.
-    pub(super) fn join(config: &Config, monitor: Monitor) -> Result<Self, ClientError> {
+    pub(super) fn join(config: &Config, monitor: &Monitor) -> Result<Self, ClientError> {
         let topic = config.inbox.topic.as_str();
-        let context = GroupContext::new(monitor, topic);
+        let context = GroupContext::new(monitor.of_one_client(), topic);
         let consumer = BaseConsumer::from_config_and_context(&properties::inbox_consumer(config)?, context)?;
         consumer.subscribe(&[topic])?;
-        Ok(Self { consumer, topic: topic.to_owned() })
+        Ok(Self { consumer, topic: topic.to_owned(), servers: config.kafka.bootstrap_servers.clone() })
+    }
+
+    /// Finds Kafka again, where it was lost.
+    pub(super) fn stay_connected(&self) {
+        bootstrap::restore_if_lost(self.consumer.client(), self.group().monitor(), &self.servers);
     }
 
     /// What the group gave and took.

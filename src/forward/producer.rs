@@ -115,10 +115,10 @@ impl Producer {
         }
     }
 
-    /// Passes on what the producer has to say: its statistics would pile up.
+    /// Passes on what the producer has to say: its statistics would pile up. Finds Kafka again, where it was lost.
     pub(super) fn serve(&self) {
         if let State::Open(transactions) = &self.state {
-            transactions.serve();
+            transactions.serve(self.client.get("bootstrap.servers").unwrap_or_default());
         }
     }
 

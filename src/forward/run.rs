@@ -72,7 +72,7 @@ pub fn start(
         .name("takeover".to_owned())
         .spawn(move || takeover.run(&job_receiver, &done_sender))?;
     let desk = reconcile::start(config, &monitor, &metrics, runtime.clone())?;
-    let inbox = InboxReader::join(config, monitor.clone())?;
+    let inbox = InboxReader::join(config, &monitor)?;
     let admin = Topics::new(config, monitor.clone())?;
     let producer = Producer::new(config, monitor, Arc::clone(&metrics), Arc::clone(&health))?;
     let forward = Loop {
@@ -123,6 +123,7 @@ impl Loop {
             self.health.forward_beat(now);
             self.attend_to_group(now);
             self.producer.serve();
+            inbox.stay_connected();
             self.report(now);
             if !self.producer.is_open(now) {
                 inbox.wait();

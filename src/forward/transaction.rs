@@ -14,9 +14,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, Message, TopicPartitionList};
 
-use crate::kafka::REQUEST_TIMEOUT;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::properties::TRANSACTION_TIMEOUT;
+use crate::kafka::{REQUEST_TIMEOUT, bootstrap};
 
 /// How long a commit may be tried again: after this the broker has aborted the transaction, or committed it.
 const COMMIT_TIMEOUT: Duration = TRANSACTION_TIMEOUT;
@@ -284,9 +284,11 @@ impl Transactions {
         }
     }
 
-    /// Tells the monitor what the producer has to say of itself, while there are no acknowledgements to wait for.
-    pub fn serve(&self) {
+    /// Tells the monitor what the producer has to say of itself, while there are no acknowledgements to wait for; finds Kafka
+    /// again, where it was lost.
+    pub fn serve(&self, servers: &str) {
         self.producer.poll(Duration::ZERO);
+        bootstrap::restore_if_lost(self.producer.client(), &self.producer.context().monitor, servers);
     }
 
     /// Aborts the open transaction. An error means that the producer has to be replaced.

@@ -13,12 +13,17 @@ use crate::domain::inbox_record::InboxRecord;
 use crate::domain::partitioner::partition_for_key;
 use crate::domain::route::TopicName;
 use crate::kafka::monitor::Monitor;
-use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
+use crate::kafka::{ClientError, REQUEST_TIMEOUT, bootstrap, properties};
 use crate::telemetry::metrics::Metrics;
+
+/// Between two looks whether Kafka was lost: as often as there are statistics.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The inbox topic, as intake writes it.
 pub struct Inbox {
     producer: FutureProducer<Monitor>,
+    monitor: Monitor,
+    servers: String,
     topic: TopicName,
     partitions: i32,
     metrics: Arc<Metrics>,
@@ -39,8 +44,11 @@ impl Inbox {
     /// Makes the producer; it connects by itself.
     pub fn new(config: &Config, monitor: &Monitor, metrics: Arc<Metrics>) -> Result<Self, ClientError> {
         let client = properties::inbox_producer(config)?;
+        let monitor = monitor.principal();
         Ok(Self {
-            producer: FutureProducer::from_config_and_context(&client, monitor.principal())?,
+            producer: FutureProducer::from_config_and_context(&client, monitor.clone())?,
+            monitor,
+            servers: config.kafka.bootstrap_servers.clone(),
             topic: config.inbox.topic.clone(),
             partitions: config.inbox.partitions,
             metrics,
@@ -92,6 +100,14 @@ impl Inbox {
     /// Connects and learns where partitions are, so that the first delivery does not wait for it. Blocks.
     pub fn warm_up(&self) -> Result<(), KafkaError> {
         self.producer.client().fetch_metadata(Some(self.topic.as_str()), REQUEST_TIMEOUT).map(|_| ())
+    }
+
+    /// Finds Kafka again whenever it was lost; never ends.
+    pub(super) async fn stay_connected(&self) {
+        loop {
+            bootstrap::restore_if_lost(self.producer.client(), &self.monitor, &self.servers);
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
     }
 
     /// Waits until everything that was appended is acknowledged or given up. Blocks.

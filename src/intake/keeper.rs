@@ -163,16 +163,18 @@ impl Keeper {
         self.health.intake().set_backed(condition == Some(Condition::Keeping));
     }
 
-    /// Drains the spool whenever something is in it, until it is told to end.
+    /// Drains the spool whenever something is in it, and finds Kafka again whenever it was lost, until it is told to end.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let Some(spooling) = &self.spool else { return };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = self.drain(spooling) => {}
+            () = self.inbox.stay_connected() => {}
+            () = self.drain() => {}
         }
     }
 
-    async fn drain(&self, spooling: &Spooling) {
+    /// Never ends.
+    async fn drain(&self) {
+        let Some(spooling) = &self.spool else { return std::future::pending().await };
         let (mut failed, mut moved): (Option<Instant>, _) = (None, BTreeSet::new());
         loop {
             let pass = self.pass(spooling, &mut moved).await;

@@ -2,6 +2,7 @@
 //!
 //! The halves make their own producers and consumers from these parts; nobody else names librdkafka.
 
+pub mod bootstrap;
 pub mod monitor;
 pub mod permissions;
 pub mod properties;

@@ -1,6 +1,7 @@
 //! What librdkafka's clients say of themselves: logs, errors, statistics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,18 +30,31 @@ pub struct Monitor {
     health: Arc<Health>,
     /// When an error of each kind was last logged, by whichever client of the half.
     logged: Arc<Mutex<BTreeMap<KafkaFault, Instant>>>,
+    /// Whether this client's last statistics tell of no broker that it could ask.
+    is_lost: Arc<AtomicBool>,
 }
 
 impl Monitor {
     /// For the clients of one half.
     pub fn new(half: Half, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
-        Self { half, is_principal: false, metrics, health, logged: Arc::default() }
+        Self { half, is_principal: false, metrics, health, logged: Arc::default(), is_lost: Arc::default() }
     }
 
     /// For the producer of the half, whose statistics are shown.
     #[must_use]
     pub fn principal(&self) -> Self {
-        Self { is_principal: true, ..self.clone() }
+        Self { is_principal: true, ..self.of_one_client() }
+    }
+
+    /// For a client of which it is to be known whether it has lost all brokers.
+    #[must_use]
+    pub fn of_one_client(&self) -> Self {
+        Self { is_lost: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether the client has lost all brokers; told once for each of its statistics.
+    pub fn take_lost(&self) -> bool {
+        self.is_lost.swap(false, Ordering::Relaxed)
     }
 
     /// Whether an error is worth a line: each client repeats itself with every attempt to connect.
@@ -105,6 +119,10 @@ impl ClientContext for Monitor {
     }
 
     fn stats(&self, statistics: Statistics) {
+        // The others (a coordinator's connection, and one for what has no broker yet) lead to one of these.
+        let is_broker = |source: &str| source == "learned" || source == "configured";
+        let knows_one = statistics.brokers.values().any(|broker| is_broker(&broker.source));
+        self.is_lost.store(!knows_one, Ordering::Relaxed);
         if !self.is_principal {
             return;
         }

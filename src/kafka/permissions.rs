@@ -1,6 +1,6 @@
 //! What Kafka allows this client to do, as Kafka tells it: nothing is written to find out.
 //!
-//! The one module with unsafe code. librdkafka can ask for authorised operations (KIP-430), and its Rust wrapper does not
+//! With unsafe code: librdkafka can ask for authorised operations (KIP-430), and its Rust wrapper does not
 //! offer it. Each pointer that is got here is owned by a guard that destroys it, or borrowed from the event that outlives it.
 
 #![allow(unsafe_code, reason = "the wrapper has no call for it; see above")]

@@ -1,8 +1,6 @@
 //! docs/asyncapi.yaml and its schemas tell downstream teams the truth about what lands in Kafka, and are no gate: what does not
 //! fit is published all the same. (Whether they are AsyncAPI at all, `script/asyncapi` asks AsyncAPI's own parser.)
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use clearfeed_relay::config;
 use clearfeed_relay::domain::event_record::DeadLetterReason;
 use serde_json::{Value, json};
@@ -11,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::support::asyncapi::{self, Message, Seen, document, faults, schema};
 use crate::support::deployment::PATH;
 use crate::support::simulator::{Settings, load};
-use crate::support::{Deployment, Kafka, Record, SOON, Sender, Simulation, http};
+use crate::support::{Deployment, Kafka, SOON, Sender, Simulation, http};
 
 const CREATED: &[u8] = include_bytes!("../payloads/request_created.json");
 const UPDATED: &[u8] = include_bytes!("../payloads/request_updated.json");
@@ -49,14 +47,14 @@ fn what_comes_out_of_kafka_is_as_described() {
 
     let (misfits, requests): (Vec<_>, Vec<_>) =
         deployment.published().into_iter().partition(|record| record.header("ce_id") == "misfit");
-    are_messages(
+    asyncapi::assert_messages(
         "requestEvents",
         &requests,
         &[("requestCreated", 20 + 1), ("requestOther", 1), ("requestUpdated", 180 + 1)],
     );
     let surveys = deployment.reader().all(&deployment.topic("survey"));
-    are_messages("otherEvents", &surveys, &[("eventOther", 1)]);
-    all_headers_are_told("eventHeaders", requests.iter().chain(&surveys));
+    asyncapi::assert_messages("otherEvents", &surveys, &[("eventOther", 1)]);
+    asyncapi::assert_headers("eventHeaders", requests.iter().chain(&surveys));
 
     let [misfit] = &misfits[..] else { panic!("published {} times", misfits.len()) };
     assert_eq!(misfit.value, MISFIT.as_bytes());
@@ -65,8 +63,8 @@ fn what_comes_out_of_kafka_is_as_described() {
     }
 
     let letters = deployment.reader().all(&deployment.dead_letters());
-    are_messages("deadLetters", &letters, &[("deadLetter", 2)]);
-    all_headers_are_told("deadLetterHeaders", letters.iter());
+    asyncapi::assert_messages("deadLetters", &letters, &[("deadLetter", 2)]);
+    asyncapi::assert_headers("deadLetterHeaders", letters.iter());
     for letter in &letters {
         let digest = hex::encode(Sha256::digest(&letter.value));
         assert_eq!((letter.key(), letter.header("body-sha256")), (&*digest, &*digest));
@@ -84,30 +82,6 @@ fn deliver_with_a_trace(deployment: &Deployment, intake: std::net::SocketAddr, b
         ("traceparent", TRACE),
     ];
     assert_eq!(http::request(intake, "POST", PATH, &headers, body).unwrap().status, 200);
-}
-
-/// Each record is one of its channel's messages and only one, as AsyncAPI has it; and so many are of each.
-#[track_caller]
-fn are_messages(channel: &str, records: &[Record], wanted: &[(&str, usize)]) {
-    let messages = asyncapi::messages_of(channel);
-    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
-    for record in records {
-        let seen = if channel == "deadLetters" { Seen::bytes(record) } else { Seen::json(record) };
-        let judged = messages.iter().map(|message| (message.name.as_str(), message.faults(&seen)));
-        let (fits, rest): (Vec<_>, Vec<_>) = judged.partition(|(_, faults)| faults.is_empty());
-        let [(name, _)] = fits[..] else { panic!("{record:?} is {} messages: {rest:#?}", fits.len()) };
-        *found.entry(name).or_default() += 1;
-    }
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), wanted);
-}
-
-/// The description tells of the headers that there are, and of no others.
-#[track_caller]
-fn all_headers_are_told<'r>(schema: &str, records: impl Iterator<Item = &'r Record>) {
-    let told = &document("asyncapi.yaml")["components"]["schemas"][schema]["properties"];
-    let told: BTreeSet<_> = told.as_object().unwrap().keys().cloned().collect();
-    let found: BTreeSet<_> = records.flat_map(|record| record.headers.keys().cloned()).collect();
-    assert_eq!(found, told);
 }
 
 // ---- The description itself ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::relay::{command, run_to_end};
 use crate::support::rest::{Api, TOKEN, created};
-use crate::support::{Deployment, Kafka, Record, SOON, wait_for};
+use crate::support::{Deployment, Kafka, Record, SOON, asyncapi, wait_for};
 
 /// What a backfill came to.
 struct Backfill {
@@ -54,6 +54,8 @@ fn each_request_of_a_span_is_in_the_topic_as_it_came_although_the_api_fails_and_
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     assert_eq!((count(&done.summary, "published"), &done.summary["complete"]), (800, &true.into()));
     let records = deployment.reader().all(&topic);
+    asyncapi::assert_messages("requestSnapshots", &records, &[("requestSnapshot", records.len())]);
+    asyncapi::assert_headers("snapshotHeaders", records.iter());
     let newest = newest(&records);
     assert_eq!((records.len(), newest.len()), (800, 800), "each once");
     for (request, record) in newest {

@@ -1,6 +1,5 @@
 //! With a spool, deliveries are kept on the node's disk while Kafka is away, and each comes out of its topic once, in order.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,23 +9,19 @@ use clearfeed_relay::simulator::{Delivery, Outcome};
 use crate::support::relay::{self, Plan};
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{
-    AFTER_TIMEOUTS, Deployment, Disk, Fault, Judge, Kafka, Record, Relay, SOON, Sender, Simulation, pause,
-    wait_for,
+    AFTER_TIMEOUTS, Deployment, Disk, Fault, Judge, Kafka, OUTAGE, Record, Relay, SOON, Sender, Simulation,
+    outage, pause, wait_for,
 };
-
-/// Longer than a delivery waits for Kafka, so that all of this time some are in the spool.
-const OUTAGE: Duration = Duration::from_secs(12);
 
 fn directory(deployment: &Deployment, replica: &str) -> PathBuf {
     deployment.secret_file().with_file_name(format!("spool-{replica}"))
 }
 
-/// A replica with a spool, at a port that it gets again after its end.
+/// A replica with a spool.
 fn with_spool(deployment: &Deployment, replica: &str) -> Plan {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     deployment
         .replica(replica)
-        .set("intake.listen", &format!("\"127.0.0.1:{port}\""))
+        .at_one_port()
         .set("intake.shutdown_timeout", "\"11s\"")
         .set("intake.answer_timeout", "\"4s\"")
         .set("spool.directory", &format!("{:?}", directory(deployment, replica)))
@@ -87,7 +82,7 @@ fn three_replicas_that_are_killed_in_turn_lose_and_repeat_nothing() {
         ["a", "b", "c"].map(|replica| with_spool(&deployment, replica).start()).into_iter().collect();
     relays.iter().for_each(Relay::wait_ready);
     relays.iter().for_each(wait_drained);
-    let seconds = outage_seconds();
+    let seconds = outage().as_secs();
     let per_second = if seconds > 60 { 200 } else { 100 };
     let events = u64::from(per_second) * (seconds + 30);
     let running = Simulation::start(Settings {
@@ -99,7 +94,7 @@ fn three_replicas_that_are_killed_in_turn_lose_and_repeat_nothing() {
     });
     wait_for("the load has begun", SOON, || (running.finished() > 150).then_some(()));
     kafka.kill(None);
-    let each = Duration::from_secs(seconds) / 3;
+    let each = outage() / 3;
     for relay in &mut relays {
         pause(each);
         relay.kill9();
@@ -122,13 +117,6 @@ fn three_replicas_that_are_killed_in_turn_lose_and_repeat_nothing() {
     eprintln!("{summary}");
     assert_eq!(summary.answers.get(&Outcome::Answered(503)), None, "{summary}");
     assert!(summary.accepted_events + 50 > events, "{summary}");
-}
-
-/// The short form; the ten minutes of an outage are asked for by hand.
-fn outage_seconds() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "not the relay's environment but the test's")]
-    let given = std::env::var("CLEARFEED_RELAY_OUTAGE_SECONDS");
-    given.map_or(OUTAGE.as_secs(), |text| text.parse().unwrap())
 }
 
 #[test]

@@ -2,16 +2,21 @@
 //! was created without an event is counted, once, whoever owns partition 0.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
+use clearfeed_relay::simulator::Outcome;
 use clearfeed_relay::simulator::rest::Health;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::support::relay::Plan;
 use crate::support::rest::Api;
-use crate::support::simulator::load;
-use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, SOON, Simulation, wait_for};
+use crate::support::simulator::{Settings, load, rate};
+use crate::support::{
+    AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, asyncapi, outage, pause, wait_for,
+};
 
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -21,6 +26,10 @@ fn asks(api: &Api, plan: Plan, topic: &str) -> Plan {
         .set("sources.main.api.grace", &format!("\"{}s\"", GRACE.as_secs()))
 }
 
+fn missed(relay: &Relay) -> f64 {
+    relay.metric(r#"reconcile_missed_events_total{kind="created",source="main"}"#)
+}
+
 fn reconcile(relay: &Relay) -> Option<Value> {
     Some(relay.status()?["forward"]["reconcile"][0].clone()).filter(Value::is_object)
 }
@@ -28,11 +37,16 @@ fn reconcile(relay: &Relay) -> Option<Value> {
 /// Waits until all that had changed by now was read.
 #[track_caller]
 fn wait_read(relays: &[&Relay]) {
-    let since = Timestamp::now();
+    wait_asked(relays, Timestamp::now() + SignedDuration::from_secs(2));
+}
+
+/// Waits until the API was read after this.
+#[track_caller]
+fn wait_asked(relays: &[&Relay], after: Timestamp) {
     wait_for("the API was read", AFTER_TIMEOUTS, || {
         let mut last = relays.iter().filter_map(|relay| {
             let last = reconcile(relay)?["last_success"].as_str()?.parse::<Timestamp>().ok();
-            last.filter(|last| *last > since + SignedDuration::from_secs(2))
+            last.filter(|last| *last > after)
         });
         last.next().map(drop)
     });
@@ -64,18 +78,16 @@ fn a_thousand_requests_of_a_dead_webhook_are_told_once_though_the_token_was_rege
     api.give("another-token-of-the-tests");
 
     let records = reader.until("all are there", &topic, AFTER_TIMEOUTS, |records| records.len() >= 1000);
-    wait_for("all were missed", AFTER_TIMEOUTS, || {
-        let missed = relay.metric(r#"reconcile_missed_events_total{kind="created",source="main"}"#);
-        (missed >= 1000.0).then_some(())
-    });
+    wait_for("all were missed", AFTER_TIMEOUTS, || (missed(&relay) >= 1000.0).then_some(()));
     wait_read(&[&relay]);
-    let missed = relay.metric(r#"reconcile_missed_events_total{kind="created",source="main"}"#);
-    assert_eq!(missed, 1000.0, "each once");
+    assert_eq!(missed(&relay), 1000.0, "each once");
     assert_eq!(reconcile(&relay).unwrap()["missed"].as_array().unwrap().len(), 20);
     let keys = |records: &[crate::support::Record]| {
         records.iter().map(|record| record.key().to_owned()).collect::<BTreeSet<_>>()
     };
     assert_eq!((keys(&records).len(), reader.all(&topic).len()), (1000, 1000), "each once");
+    asyncapi::assert_messages("requestSnapshots", &records, &[("requestSnapshot", 1000)]);
+    asyncapi::assert_headers("snapshotHeaders", records.iter());
 
     // Who goes on knows it from the ledger.
     relay.kill9();
@@ -83,7 +95,7 @@ fn a_thousand_requests_of_a_dead_webhook_are_told_once_though_the_token_was_rege
     relay.wait_active(3);
     wait_read(&[&relay]);
     assert_eq!(reader.all(&topic).len(), 1000, "nothing comes again");
-    assert_eq!(relay.metric(r#"reconcile_missed_events_total{kind="created",source="main"}"#), 0.0);
+    assert_eq!(missed(&relay), 0.0);
     api.requests.occurred(7, Timestamp::now());
     reader.until("what changes is told", &topic, SOON, |records| records.len() == 1001);
     let log = relay.log();
@@ -112,13 +124,10 @@ fn what_came_is_not_missed_and_the_owner_of_partition_0_alone_asks() {
     for number in 0..60 {
         api.requests.occurred(number % 20, Timestamp::now());
     }
-    let sent =
-        Simulation::run(crate::support::simulator::Settings { targets: vec![one.target()], ..settings });
+    let sent = Simulation::run(Settings { targets: vec![one.target()], ..settings });
     assert_eq!(sent.summary.accepted_events, 60);
     // No event of this one is sent.
     api.requests.occurred(20, Timestamp::now());
-    let missed =
-        |relay: &Relay| relay.metric(r#"reconcile_missed_events_total{kind="created",source="main"}"#);
     wait_for("the silent one is missed", AFTER_TIMEOUTS, || {
         (missed(&one) + missed(&two) >= 1.0).then_some(())
     });
@@ -170,4 +179,69 @@ fn a_snapshot_topic_that_refuses_holds_up_no_event() {
     assert_eq!(deployment.published().len(), 60);
     let held = relay.log().iter().filter(|line| line["message"] == "partition is held").count();
     assert_eq!(held, 0, "not even for a moment");
+}
+
+/// Without a spool, what `ClearFeed` gives up on while Kafka is away is lost; and it is what is missed afterwards, to the last.
+#[test]
+fn what_clearfeed_gave_up_on_while_kafka_was_away_is_what_is_missed() {
+    let kafka = Kafka::own(1);
+    let deployment = Deployment::new("given-up", &kafka);
+    let seconds = outage().as_secs();
+    let per_second = if seconds > 60 { 200 } else { 50 };
+    // Each event is a request's first.
+    let events = u64::from(per_second) * (seconds + 12);
+    let settings = Settings {
+        rate: rate(per_second),
+        connections: NonZeroU64::new(400).unwrap(),
+        retries_on_failure: true,
+        ..load(Vec::new(), events, events)
+    };
+    let api =
+        Api::empty(settings.seed, events, Health::default(), deployment.secret_file().parent().unwrap());
+    let topic = deployment.topic("snapshots");
+    let mut relays = ["a", "b", "c"].map(|replica| {
+        let plan = asks(&api, deployment.replica(replica), &topic).at_one_port();
+        // Longer than four tries take.
+        plan.set("intake.answer_timeout", "\"2s\"").set("sources.main.api.grace", "\"11s\"").start()
+    });
+    relays.iter().for_each(Relay::wait_ready);
+    wait_read(&relays.each_ref());
+
+    let targets = relays.iter().map(Relay::target).collect();
+    let running = Simulation::start_known_to(Arc::clone(&api.requests), Settings { targets, ..settings });
+    wait_for("the load has begun", SOON, || (running.finished() > 150).then_some(()));
+    kafka.kill(None);
+    for relay in &mut relays {
+        pause(outage() / 3);
+        relay.kill9();
+        relay.restart();
+    }
+    kafka.restart(None);
+    let simulated = running.finish();
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+
+    let summary = &simulated.summary;
+    eprintln!("{summary}");
+    assert!(summary.answers[&Outcome::Answered(503)] > 0, "{summary}");
+    let answered = |outcome: &&Outcome| matches!(outcome, Outcome::Answered(_));
+    assert_eq!(summary.answers.keys().filter(answered).count(), 2, "200 and 503: {summary}");
+    let published = deployment.published();
+    Judge::of(&simulated, &published).assert_flawless();
+    let lost = events - published.len() as u64;
+    let given_up = events - summary.accepted_events;
+    assert!(
+        0 < lost && lost <= given_up,
+        "{lost} of {given_up}: some came in all the same, without an answer"
+    );
+
+    wait_for("the lost are missed", AFTER_TIMEOUTS, || {
+        (relays.iter().map(missed).sum::<f64>() >= lost as f64).then_some(())
+    });
+    wait_asked(&relays.each_ref(), Timestamp::now() + SignedDuration::from_secs(12));
+    assert_eq!(relays.iter().map(missed).sum::<f64>(), lost as f64);
+    assert_eq!(
+        deployment.reader().all(&topic).len() as u64,
+        events,
+        "and all requests are there as snapshots"
+    );
 }

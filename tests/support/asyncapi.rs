@@ -1,5 +1,6 @@
 //! docs/asyncapi.yaml, taken as tools of its readers take it: which messages of a channel a record is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -148,4 +149,28 @@ impl Seen {
         let headers = record.headers.keys().map(header).collect::<Map<_, _>>();
         Self { key: record.key().into(), headers: headers.into(), payload }
     }
+}
+
+/// Each record is one of its channel's messages and only one, as AsyncAPI has it; and so many are of each.
+#[track_caller]
+pub fn assert_messages(channel: &str, records: &[Record], wanted: &[(&str, usize)]) {
+    let messages = messages_of(channel);
+    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in records {
+        let seen = if channel == "deadLetters" { Seen::bytes(record) } else { Seen::json(record) };
+        let judged = messages.iter().map(|message| (message.name.as_str(), message.faults(&seen)));
+        let (fits, rest): (Vec<_>, Vec<_>) = judged.partition(|(_, faults)| faults.is_empty());
+        let [(name, _)] = fits[..] else { panic!("{record:?} is {} messages: {rest:#?}", fits.len()) };
+        *found.entry(name).or_default() += 1;
+    }
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), wanted);
+}
+
+/// The description tells of the headers that there are, and of no others.
+#[track_caller]
+pub fn assert_headers<'r>(schema: &str, records: impl Iterator<Item = &'r Record>) {
+    let told = &document("asyncapi.yaml")["components"]["schemas"][schema]["properties"];
+    let told: BTreeSet<_> = told.as_object().unwrap().keys().cloned().collect();
+    let found: BTreeSet<_> = records.flat_map(|record| record.headers.keys().cloned()).collect();
+    assert_eq!(found, told);
 }

@@ -47,6 +47,9 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// For what has to wait for time-outs of Kafka's first: a session's 6 s, a transaction's 10 s and 10 s more.
 pub const AFTER_TIMEOUTS: Duration = Duration::from_secs(90);
 
+/// How long Kafka is away: longer than deliveries wait for it.
+pub const OUTAGE: Duration = Duration::from_secs(12);
+
 /// How often a condition is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -67,6 +70,13 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Opt
 pub fn pause(length: Duration) {
     #[expect(clippy::disallowed_methods, reason = "nobody has to wake a test")]
     std::thread::sleep(length);
+}
+
+/// The short form, [`OUTAGE`]; the ten minutes of an outage are asked for by hand.
+pub fn outage() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "not the relay's environment but the test's")]
+    let given = std::env::var("CLEARFEED_RELAY_OUTAGE_SECONDS");
+    given.map_or(OUTAGE, |text| Duration::from_secs(text.parse().unwrap()))
 }
 
 /// A line of a test run's report: written past the harness, which shows what a test prints only where it fails.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -46,6 +46,13 @@ impl Plan {
     pub fn without(mut self, prefix: &str) -> Self {
         self.settings.retain(|key, _| !key.starts_with(prefix));
         self
+    }
+
+    /// Listens at a port that it gets again after its end.
+    #[must_use]
+    pub fn at_one_port(self) -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        self.set("intake.listen", &format!("\"127.0.0.1:{port}\""))
     }
 
     /// Finds Kafka by these proxies before it.

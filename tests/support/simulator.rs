@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clearfeed_relay::domain::signature::Secret;
+use clearfeed_relay::simulator::rest::Requests;
 use clearfeed_relay::simulator::{self, Client, Delivery, Events, Observer, SimulatorError, Summary, Target};
 
 pub use clearfeed_relay::simulator::Settings;
+use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -85,16 +87,26 @@ impl Simulation {
 
     /// The same with another secret.
     pub fn start_signed(settings: Settings, secret: Secret) -> Self {
+        Self::begin(settings, secret, Box::new(|_| ()))
+    }
+
+    /// Begins to send events that the API knows of from when they occur, whatever becomes of them.
+    pub fn start_known_to(requests: Arc<Requests>, settings: Settings) -> Self {
+        let occurred = move |number| requests.occurred(number, Timestamp::now());
+        Self::begin(settings, secret(), Box::new(occurred))
+    }
+
+    fn begin(settings: Settings, secret: Secret, occurred: Box<dyn Fn(u64) + Send + Sync>) -> Self {
         let (ids, stop) = (Ids::default(), CancellationToken::new());
         let finished = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&finished);
         let shapes = Events::new(settings.seed, settings.requests);
         let events = settings.events;
         let observer = Observer {
+            occurred,
             finished: Box::new(move || _ = count.fetch_add(1, Ordering::SeqCst)),
             ids: Some(Box::new(ids.clone())),
             stop: stop.clone(),
-            ..Observer::default()
         };
         let running = runtime().spawn(simulator::run(settings, secret, observer));
         Self { running, ids, stop, finished, shapes, events }
