@@ -1,0 +1,75 @@
+//! How long the broker itself takes to acknowledge a record: the floor's producer, and nothing before it.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+
+use crate::load::{intended, percentile_ms};
+use crate::server::CORE;
+use crate::support::pause;
+use crate::{floor, this_program};
+
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Notes when each record was acknowledged, by its number.
+#[derive(Clone)]
+struct Noted(Arc<Mutex<Vec<Option<Instant>>>>);
+
+impl ClientContext for Noted {}
+
+impl ProducerContext for Noted {
+    type DeliveryOpaque = Box<usize>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<usize>) {
+        assert!(result.is_ok(), "{result:?}");
+        self.0.lock().unwrap()[*number] = Some(Instant::now());
+    }
+}
+
+/// Sends so many records at that rate; prints p50, p99 and p99.9 in ms.
+pub fn run(servers: &str, topic: &str, linger_ms: &str, per_second: u32, events: usize) {
+    let noted = Noted(Arc::new(Mutex::new(vec![None; events])));
+    let producer: ThreadedProducer<Noted> =
+        floor::client(servers).set("linger.ms", linger_ms).create_with_context(noted.clone()).unwrap();
+    producer.client().fetch_metadata(Some(topic), LONGEST).unwrap();
+    pause(Duration::from_millis(600)); // it takes its producer id, and connects
+    let (began, body) = (Instant::now(), vec![b'x'; 1500]);
+    for number in 0..events {
+        pause((began + intended(number, per_second)).saturating_duration_since(Instant::now()));
+        let key = (number % 1000).to_string();
+        let record = BaseRecord::with_opaque_to(topic, Box::new(number)).key(&key).payload(&body);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(LONGEST).unwrap();
+    let at = noted.0.lock().unwrap();
+    let latency =
+        |(number, at): (usize, &Option<Instant>)| (at.unwrap() - began) - intended(number, per_second);
+    let mut latencies: Vec<Duration> = at.iter().enumerate().map(latency).collect();
+    latencies.sort_unstable();
+    let [p50, p99, p999] = [500, 990, 999].map(|per_mille| percentile_ms(&latencies, per_mille));
+    println!("{p50} {p99} {p999}");
+}
+
+/// Measures it in a process of its own, where the server would be.
+pub fn measure(
+    servers: &str,
+    topic: &str,
+    linger_ms: &str,
+    per_second: u32,
+    events: usize,
+) -> Vec<(&'static str, f64)> {
+    let output = Command::new("taskset")
+        .args(["-c", CORE])
+        .arg::<&Path>(&this_program())
+        .args(["acknowledge", servers, topic, linger_ms, &per_second.to_string(), &events.to_string()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let values = told.split_whitespace().map(|value| value.parse().unwrap());
+    ["p50_ms", "p99_ms", "p999_ms"].into_iter().zip(values).collect()
+}

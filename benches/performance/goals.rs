@@ -1,0 +1,55 @@
+//! What was aimed at, beside what was found.
+
+use crate::figures::{Figures, Summary};
+
+/// A figure that may not be above, or not be below, what was aimed at.
+struct Goal {
+    what: &'static str,
+    found: Option<Summary>,
+    limit: f64,
+    is_at_least: bool,
+}
+
+impl Goal {
+    /// A machine that does other things too disturbs the median; where the minimum says otherwise, the run says nothing.
+    fn is_held(&self, found: Summary) -> &'static str {
+        let is_held = |value| if self.is_at_least { value >= self.limit } else { value <= self.limit };
+        match (is_held(found.median), is_held(found.min)) {
+            (true, true) => "yes",
+            (false, false) => "no",
+            _ => "unclear",
+        }
+    }
+}
+
+pub fn print(figures: &Figures) {
+    let at_most = |what, limit, found| Goal { what, found, limit, is_at_least: false };
+    let (saturated, slow) = ("64 connections", "1,000/s");
+    let cpu = |server| figures.ratio(("memory", saturated, server), ("memory", saturated, "floor"), "cpu_us");
+    let answer = figures.ratio(("kafka", slow, "intake"), ("kafka", slow, "ack"), "p99_ms");
+    println!("\n{:<58}{:>12}{:>12}{:>14}  held", "goal", "aimed at", "median", "of minima");
+    for goal in [
+        at_most("intake: CPU per event at saturation, of the floor's", 1.25, cpu("intake")),
+        at_most("whole: CPU per event at saturation, of the floor's", 1.5, cpu("all")),
+        at_most("answer p99 at 1,000/s, of the broker's own (linger 0)", 3.0, answer),
+        at_most("end to end p99 at 1,000/s, ms", 50.0, figures.summary(("kafka", slow, "all"), "end_p99_ms")),
+        at_most("memory at 1,000/s, MiB", 64.0, figures.summary(("kafka", slow, "all"), "peak_mib")),
+        at_most("idle, % of a core", 1.0, figures.summary(("kafka", "idle", "all"), "core_percent")),
+        at_most("ready after its start, s", 2.0, figures.summary(("kafka", "start", "all"), "ready_s")),
+        Goal {
+            what: "rebuild of a window, ids/s",
+            found: figures.summary(("kafka", "rebuild", "forward"), "ids_s"),
+            limit: 2e6,
+            is_at_least: true,
+        },
+    ] {
+        let Goal { what, limit, .. } = goal;
+        match goal.found {
+            Some(found) => {
+                let (median, min, held) = (found.median, found.min, goal.is_held(found));
+                println!("{what:<58}{limit:>12}{median:>12.2}{min:>14.2}  {held}");
+            }
+            None => println!("{what:<58}{limit:>12}{:>12}", "-"),
+        }
+    }
+}

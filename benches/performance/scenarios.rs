@@ -1,0 +1,270 @@
+//! What is measured, in order.
+
+use std::time::{Duration, Instant};
+
+use crate::downstream::Downstream;
+use crate::figures::{Figures, Name};
+use crate::load::{Load, Pace, intended, percentile_ms};
+use crate::stage::{Broker, Running, Stage};
+use crate::support::{Kafka, pause};
+use crate::{acknowledgement, rebuild, window};
+
+const ROUNDS: usize = 7;
+const QUICK_ROUNDS: usize = 3;
+/// Starts of the relay, and rounds of doing nothing: each takes seconds.
+const FEW_ROUNDS: usize = 3;
+/// What the two halves settle in after a start, and how long they are then watched.
+const SETTLED: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(5);
+
+pub struct Scenarios {
+    pub is_quick: bool,
+    pub only: String,
+    /// Of the relay's configuration, beside what is needed.
+    pub settings: Vec<(String, String)>,
+    pub figures: Figures,
+    pub began: Instant,
+    /// Each run of a load has events of its own, told by its number.
+    pub runs: u64,
+}
+
+/// The broker in memory keeps 5 MB a partition: what a load holds more than that would be gone before it is forwarded.
+const SATURATED: Load = Load {
+    pace: Pace::Saturated { connections: 64 },
+    events: 20_000,
+    body_bytes: 1500,
+    redelivered_percent: 0,
+    new_connections: false,
+};
+
+const fn open(per_second: u32, events: usize) -> Load {
+    Load { pace: Pace::Open { per_second }, events, ..SATURATED }
+}
+
+struct Scenario {
+    name: &'static str,
+    load: Load,
+    /// Intake and forward together, too.
+    whole: bool,
+    /// On a real broker, too: there load, broker and reader have one core, and soon the broker is what is measured.
+    real: bool,
+}
+
+const fn scenario(name: &'static str, load: Load) -> Scenario {
+    Scenario { name, load, whole: false, real: false }
+}
+
+const LOADS: [Scenario; 8] = [
+    Scenario { whole: true, real: true, ..scenario("64 connections", SATURATED) },
+    Scenario { whole: true, real: true, ..scenario("1,000/s", open(1000, 1500)) },
+    Scenario { whole: true, real: true, ..scenario("10,000/s", open(10_000, 10_000)) },
+    Scenario { whole: true, ..scenario("30 % again", AGAIN) },
+    // So many that waiting for a full batch is not what limits them.
+    scenario("512 connections", Load { pace: Pace::Saturated { connections: 512 }, ..SATURATED }),
+    scenario("100 B", Load { body_bytes: 100, ..SATURATED }),
+    scenario("64 KB", Load { body_bytes: 64_000, events: 3000, ..SATURATED }),
+    scenario("new connections", Load { new_connections: true, events: 8000, ..SATURATED }),
+];
+
+const AGAIN: Load = Load { redelivered_percent: 30, ..SATURATED };
+
+/// What forward alone drains.
+const FILLINGS: [(&str, Load); 2] = [("drained", SATURATED), ("drained, 30 % again", AGAIN)];
+
+/// What a quick run measures: what most of the goals are about.
+const QUICK: [&str; 5] =
+    ["memory 64 connections", "memory drained", "kafka 1,000/s", "kafka start", "kafka idle"];
+
+impl Scenarios {
+    pub fn all(&mut self) {
+        let program = std::fs::metadata(env!("CARGO_BIN_EXE_clearfeed-relay")).unwrap();
+        self.figures.add(("", "binary", "all"), &[("binary_mib", program.len() as f64 / (1 << 20) as f64)]);
+        if self.is_wanted("domain", "window") {
+            self.say("domain", "window");
+            let rounds = self.rounds();
+            window::measure(&mut self.figures, rounds);
+        }
+        self.on("memory", Broker::memory);
+        let real = LOADS.iter().filter(|scenario| scenario.real).map(|scenario| scenario.name);
+        let others = ["drained", "drained, 30 % again", "start", "idle", "rebuild"];
+        if !real.chain(others).any(|name| self.is_wanted("kafka", name)) {
+            return;
+        }
+        let kafka = Kafka::own(1);
+        self.on("kafka", || Broker::Real(&kafka));
+        if self.is_wanted("kafka", "start") || self.is_wanted("kafka", "idle") {
+            self.start(&kafka);
+        }
+        if self.is_wanted("kafka", "rebuild") {
+            self.say("kafka", "rebuild");
+            rebuild::measure(&mut self.figures, &kafka);
+        }
+    }
+
+    /// All loads on one kind of broker.
+    fn on<'k>(&mut self, broker_name: &'static str, broker: impl Fn() -> Broker<'k>) {
+        for scenario in LOADS.iter().filter(|scenario| scenario.real || broker_name == "memory") {
+            if self.is_wanted(broker_name, scenario.name) {
+                self.load(broker_name, &broker, scenario);
+            }
+        }
+        for (name, load) in FILLINGS {
+            if self.is_wanted(broker_name, name) {
+                self.drained((broker_name, name, "forward"), &broker, load);
+            }
+        }
+    }
+
+    fn is_wanted(&self, broker: &str, name: &str) -> bool {
+        let name = format!("{broker} {name}");
+        name.contains(&self.only) && (!self.is_quick || !self.only.is_empty() || QUICK.contains(&&*name))
+    }
+
+    /// Tells who waits what is being done.
+    fn say(&self, broker: &str, name: &str) {
+        eprintln!("{:>4} s: {broker}, {name}", self.began.elapsed().as_secs());
+    }
+
+    fn rounds(&self) -> usize {
+        if self.is_quick { QUICK_ROUNDS } else { ROUNDS }
+    }
+
+    /// The floor, intake alone and the whole relay, in turns.
+    fn load<'k>(&mut self, broker_name: &str, broker: impl Fn() -> Broker<'k>, scenario: &Scenario) {
+        let &Scenario { name, load, whole, .. } = scenario;
+        self.say(broker_name, name);
+        let events = if self.is_quick && load.is_open() { load.events / 2 } else { load.events };
+        let load = Load { events, ..load };
+        // Topics of their own for the two relays: what intake alone appends nobody reads.
+        let mut stage = Stage::new(broker(), &self.settings);
+        let whole_stage = whole.then(|| Stage::new(broker(), &self.settings));
+        let mut running = vec![("floor", stage.floor("0"))];
+        // What waiting for others to join a batch does, with nothing else of the relay's.
+        if whole && broker_name == "memory" {
+            running.push(("floor, linger 5", stage.floor("5")));
+        }
+        running.push(("intake", stage.relay("intake")));
+        if let Some(stage) = &whole_stage {
+            running.push(("all", stage.relay("all")));
+        }
+        for round in 0..=self.rounds() {
+            for (server, running) in &running {
+                let forwarding = whole_stage.as_ref().filter(|_| *server == "all");
+                let figures = self.measure(running, load, forwarding);
+                // The first one connects, and fills caches.
+                if round > 0 {
+                    self.figures.add((broker_name, name, server), &figures);
+                }
+            }
+            if let (Pace::Open { per_second: 1000 }, 1..) = (load.pace, round) {
+                for (server, linger_ms) in [("ack", "0"), ("ack, linger 5", "5")] {
+                    let (servers, topic) = (stage.broker.servers(), stage.deployment.topic("floor-0"));
+                    let figures = acknowledgement::measure(servers, &topic, linger_ms, 1000, load.events);
+                    self.figures.add((broker_name, name, server), &figures);
+                }
+            }
+        }
+    }
+
+    /// One load on one server, until all of it is forwarded where the server does that.
+    fn measure(
+        &mut self,
+        running: &Running,
+        load: Load,
+        forwarding: Option<&Stage<'_>>,
+    ) -> Vec<(&'static str, f64)> {
+        self.runs += 1;
+        let reader = forwarding.filter(|stage| load.is_open() && stage.broker.is_real()).map(|stage| {
+            Downstream::start(stage.broker.servers(), &stage.deployment.events(), self.runs, load.events)
+        });
+        let before = running.server.cpu();
+        let forwarded = forwarding.map(|_| running.forwarded());
+        let outcome = load.send(running.intake, self.runs);
+        let mut wall = outcome.wall;
+        if let Some(forwarded) = forwarded {
+            running.wait_forwarded(forwarded + load.events as u64);
+            wall = outcome.began.elapsed();
+        }
+        let cpu = running.server.cpu() - before;
+        let mut figures = work(load.events, wall, cpu, running);
+        figures.extend(
+            [("p50_ms", 500), ("p99_ms", 990), ("p999_ms", 999)]
+                .map(|(name, per_mille)| (name, percentile_ms(&outcome.latencies, per_mille))),
+        );
+        if let (Some(reader), Pace::Open { per_second }) = (reader, load.pace) {
+            figures.extend(end_to_end(&reader.seen(), outcome.began, per_second));
+        }
+        figures
+    }
+
+    /// Forward alone: it stands still while its inbox is filled, and then goes on.
+    fn drained<'k>(&mut self, row: Name<'_>, broker: impl Fn() -> Broker<'k>, load: Load) {
+        self.say(row.0, row.1);
+        let stage = Stage::new(broker(), &self.settings);
+        let forward = stage.relay("forward");
+        let filler = stage.floor_into(&stage.deployment.inbox(), "0");
+        for round in 0..=self.rounds() {
+            self.runs += 1;
+            let before = forward.forwarded();
+            forward.server.signal("STOP");
+            load.send(filler.intake, self.runs);
+            let (cpu, began) = (forward.server.cpu(), Instant::now());
+            forward.server.signal("CONT");
+            forward.wait_forwarded(before + load.events as u64);
+            if round > 0 {
+                let figures = work(load.events, began.elapsed(), forward.server.cpu() - cpu, &forward);
+                self.figures.add(row, &figures);
+            }
+        }
+    }
+
+    /// From its start until it is ready and forwards all partitions, with topics that are there and an empty window; and
+    /// what it then costs to wait.
+    fn start(&mut self, kafka: &Kafka) {
+        self.say("kafka", "start and idle");
+        let stage = Stage::new(Broker::Real(kafka), &self.settings);
+        stage.relay("all").stop();
+        for _ in 0..if self.is_quick { 1 } else { FEW_ROUNDS } {
+            let began = Instant::now();
+            let relay = stage.begin_relay("all");
+            relay.wait_ready();
+            let ready = began.elapsed().as_secs_f64();
+            relay.wait_active();
+            let active = began.elapsed().as_secs_f64();
+            self.figures.add(("kafka", "start", "all"), &[("ready_s", ready), ("active_s", active)]);
+            pause(SETTLED);
+            let (cpu, began) = (relay.server.cpu(), Instant::now());
+            pause(IDLE);
+            let percent = (relay.server.cpu() - cpu).as_secs_f64() * 100.0 / began.elapsed().as_secs_f64();
+            let (rss_mib, peak_mib) = relay.server.memory_mib();
+            let figures = [("core_percent", percent), ("rss_mib", rss_mib), ("peak_mib", peak_mib)];
+            self.figures.add(("kafka", "idle", "all"), &figures);
+            relay.stop();
+        }
+    }
+}
+
+/// What so many events took.
+fn work(events: usize, wall: Duration, cpu: Duration, running: &Running) -> Vec<(&'static str, f64)> {
+    let (events, seconds, cpu) = (events as f64, wall.as_secs_f64(), cpu.as_secs_f64());
+    let (rss_mib, peak_mib) = running.server.memory_mib();
+    vec![
+        ("cpu_us", cpu * 1e6 / events),
+        ("events_s", events / seconds),
+        ("core_percent", cpu * 100.0 / seconds),
+        ("rss_mib", rss_mib),
+        ("peak_mib", peak_mib),
+    ]
+}
+
+/// From when each delivery was to be sent until its event was read.
+fn end_to_end(seen: &[(usize, Instant)], began: Instant, per_second: u32) -> Vec<(&'static str, f64)> {
+    let latency = |(number, at): &(usize, Instant)| {
+        at.duration_since(began).saturating_sub(intended(*number, per_second))
+    };
+    let mut latencies: Vec<Duration> = seen.iter().map(latency).collect();
+    latencies.sort_unstable();
+    [("end_p50_ms", 500), ("end_p99_ms", 990), ("end_p999_ms", 999)]
+        .map(|(name, per_mille)| (name, percentile_ms(&latencies, per_mille)))
+        .into()
+}

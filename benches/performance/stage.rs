@@ -1,0 +1,178 @@
+//! What one comparison needs: a broker, the topics of one deployment, a floor and a relay on it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::broker::MockBroker;
+use crate::server::{Server, free_port};
+use crate::support::deployment::{PUBLIC_URL, SECRET};
+use crate::support::{Deployment, Kafka, http, pause};
+use crate::this_program;
+
+/// Of the inbox and of every other topic: the relay's default.
+pub const PARTITIONS: i32 = 12;
+/// Until everything that is in the inbox is forwarded.
+const LONGEST: Duration = Duration::from_secs(120);
+/// Each look costs the server what its metrics cost.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub enum Broker<'k> {
+    Memory(MockBroker),
+    Real(&'k Kafka),
+}
+
+impl Broker<'_> {
+    pub fn memory() -> Self {
+        Self::Memory(MockBroker::start())
+    }
+
+    pub fn is_real(&self) -> bool {
+        matches!(self, Self::Real(_))
+    }
+
+    pub fn servers(&self) -> &str {
+        match self {
+            Self::Memory(broker) => &broker.servers,
+            Self::Real(kafka) => kafka.servers(),
+        }
+    }
+
+    pub fn create_topic(&mut self, topic: &str) {
+        match self {
+            Self::Memory(broker) => broker.create_topic(topic, PARTITIONS),
+            Self::Real(kafka) => kafka.create_topic(topic, PARTITIONS, &[("max.message.bytes", "2000000")]),
+        }
+    }
+}
+
+pub struct Stage<'k> {
+    pub broker: Broker<'k>,
+    pub deployment: Deployment,
+    /// Of the relay, beside the deployment's.
+    settings: Vec<(String, String)>,
+    logs: TempDir,
+}
+
+/// A running server and its ports.
+pub struct Running {
+    pub server: Server,
+    pub intake: u16,
+    pub admin: Option<SocketAddr>,
+}
+
+impl<'k> Stage<'k> {
+    pub fn new(broker: Broker<'k>, settings: &[(String, String)]) -> Self {
+        let deployment = Deployment::at("performance", broker.servers());
+        let (settings, logs) = (settings.to_vec(), TempDir::with_prefix("performance").unwrap());
+        let mut stage = Self { broker, deployment, settings, logs };
+        // On a real one the relay makes its own.
+        if let Broker::Memory(_) = stage.broker {
+            let own = &stage.deployment;
+            for topic in [own.inbox(), own.ledger(), own.dead_letters(), own.events()] {
+                stage.broker.create_topic(&topic);
+            }
+        }
+        stage
+    }
+
+    /// The floor, on a topic of its own.
+    pub fn floor(&mut self, linger_ms: &str) -> Running {
+        let topic = self.deployment.topic(&format!("floor-{linger_ms}"));
+        self.broker.create_topic(&topic);
+        self.floor_into(&topic, linger_ms)
+    }
+
+    /// The floor, on a topic that is there.
+    pub fn floor_into(&self, topic: &str, linger_ms: &str) -> Running {
+        let intake = free_port();
+        let port = intake.to_string();
+        let arguments = ["floor", &port, self.broker.servers(), topic, linger_ms, PUBLIC_URL, SECRET];
+        let server = Server::start(&this_program(), &arguments, &self.logs.path().join("floor.log"));
+        server.wait_listening(local(intake));
+        Running { server, intake, admin: None }
+    }
+
+    /// The relay in this role, ready, with all partitions active where it forwards.
+    pub fn relay(&self, role: &str) -> Running {
+        let relay = self.begin_relay(role);
+        relay.wait_ready();
+        if role != "intake" {
+            relay.wait_active();
+        }
+        relay
+    }
+
+    /// The relay in this role, just started.
+    pub fn begin_relay(&self, role: &str) -> Running {
+        let (intake, admin) = (free_port(), free_port());
+        let text = |value: &str| format!("{value:?}");
+        let plan = self
+            .deployment
+            .replica(role)
+            .set("role", &text(role))
+            .set("intake.listen", &text(&local(intake).to_string()))
+            .set("admin.listen", &text(&local(admin).to_string()))
+            .set("inbox.partitions", &PARTITIONS.to_string())
+            .set("kafka.partitions", &PARTITIONS.to_string());
+        let config = self.settings.iter().fold(plan, |plan, (key, value)| plan.set(key, value)).write();
+        let config = config.to_str().unwrap();
+        let log = self.logs.path().join(format!("{role}.log"));
+        let server = match self.broker {
+            Broker::Memory(_) => Server::start(&this_program(), &["relay", config, SECRET], &log),
+            Broker::Real(_) => Server::start(
+                Path::new(env!("CARGO_BIN_EXE_clearfeed-relay")),
+                &["serve", "--config", config],
+                &log,
+            ),
+        };
+        Running { server, intake, admin: Some(local(admin)) }
+    }
+}
+
+impl Running {
+    pub fn wait_ready(&self) {
+        until(|| http::get(self.admin.unwrap(), "/readyz").is_ok_and(|answer| answer.status == 200));
+    }
+
+    /// Until it forwards all partitions.
+    pub fn wait_active(&self) {
+        until(|| {
+            let Ok(status) = http::get(self.admin.unwrap(), "/status") else { return false };
+            let status: serde_json::Value = serde_json::from_str(&status.body).unwrap();
+            let owned = status["forward"]["owned"].as_array().map_or(&[][..], |owned| owned);
+            owned.iter().filter(|one| one["state"] == "active").count() == PARTITIONS.unsigned_abs() as usize
+        });
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(self) {
+        self.server.stop();
+    }
+
+    /// Inbox records whose transaction was committed so far.
+    pub fn forwarded(&self) -> u64 {
+        let metrics = http::get(self.admin.unwrap(), "/metrics").unwrap().body;
+        let counts =
+            metrics.lines().filter(|line| line.starts_with("clearfeed_relay_forward_records_total{"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    pub fn wait_forwarded(&self, records: u64) {
+        until(|| self.forwarded() >= records);
+    }
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LONGEST, "waited in vain");
+        pause(LOOK_EVERY);
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
