@@ -54,8 +54,10 @@ const fn scenario(name: &'static str, load: Load) -> Scenario {
     Scenario { name, load, whole: false, real: false }
 }
 
-const LOADS: [Scenario; 8] = [
+const LOADS: [Scenario; 9] = [
     Scenario { whole: true, real: true, ..scenario("64 connections", SATURATED) },
+    // For the sizing guide: how little goes together when little comes.
+    Scenario { whole: true, real: true, ..scenario("100/s", open(100, 300)) },
     Scenario { whole: true, real: true, ..scenario("1,000/s", open(1000, 1500)) },
     Scenario { whole: true, real: true, ..scenario("10,000/s", open(10_000, 10_000)) },
     Scenario { whole: true, ..scenario("30 % again", AGAIN) },

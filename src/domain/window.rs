@@ -14,6 +14,10 @@ use super::fingerprint::{BodyHash, Fingerprint};
 /// Kept beyond the configured window: brokers' clocks and ours need not agree to the second.
 const MARGIN: Duration = Duration::from_secs(3600);
 
+/// Tables that the ids are spread over. Each grows by itself: one of ten million ids that grew filed them all anew while an id
+/// waited, for 1.2 s. Not more of them, for a smaller one is not laid on the processor's large pages.
+const TABLES: usize = 16;
+
 /// One id as it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
@@ -69,14 +73,14 @@ pub struct Window {
     newest_ms: i64,
     ring: Ring,
     /// Sequence numbers of the ring's ids, found by fingerprint.
-    table: HashTable<u32>,
+    tables: Vec<HashTable<u32>>,
 }
 
 impl Window {
     /// An empty window that keeps each id at least `duration`.
     pub fn new(duration: Duration) -> Self {
         let kept_ms = i64::try_from((duration + MARGIN).as_millis()).unwrap_or(i64::MAX);
-        Self { kept_ms, newest_ms: i64::MIN, ring: Ring::default(), table: HashTable::new() }
+        Self { kept_ms, newest_ms: i64::MIN, ring: Ring::default(), tables: vec![HashTable::new(); TABLES] }
     }
 
     /// Says whether the id was there before, and files it, with what then becomes of it, when it was not.
@@ -122,10 +126,10 @@ impl Window {
     }
 
     fn entry(&mut self, fingerprint: Fingerprint) -> (Entry<'_, u32>, &mut Ring) {
-        let Self { ring, table, .. } = self;
+        let Self { ring, tables, .. } = self;
         let is_it = |sequence: &u32| ring.get(*sequence).fingerprint() == fingerprint;
         let rehash = |sequence: &u32| table_hash(ring.get(*sequence).fingerprint());
-        (table.entry(table_hash(fingerprint), is_it, rehash), ring)
+        (tables[table_of(fingerprint)].entry(table_hash(fingerprint), is_it, rehash), ring)
     }
 
     /// Takes note of an inbox time that brought no new id.
@@ -149,8 +153,9 @@ impl Window {
     pub fn evict_oldest(&mut self) {
         let sequence = self.ring.first_sequence();
         let Some(oldest) = self.ring.front() else { return };
-        let hash = table_hash(oldest.fingerprint());
-        if let Ok(known) = self.table.find_entry(hash, |known| *known == sequence) {
+        let fingerprint = oldest.fingerprint();
+        let table = &mut self.tables[table_of(fingerprint)];
+        if let Ok(known) = table.find_entry(table_hash(fingerprint), |known| *known == sequence) {
             known.remove();
         }
         self.ring.pop_front();
@@ -178,7 +183,8 @@ impl Window {
 
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
-        self.ring.chunks.len() * CHUNK * size_of::<Filed>() + self.table.allocation_size()
+        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
+        self.ring.chunks.len() * CHUNK * size_of::<Filed>() + tables
     }
 }
 
@@ -187,6 +193,13 @@ fn table_hash(fingerprint: Fingerprint) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low bits are the hash")]
     let low = fingerprint.0 as u64;
     low
+}
+
+/// By other bits than those.
+fn table_of(fingerprint: Fingerprint) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "as many as tell the tables apart")]
+    let high = (fingerprint.0 >> 64) as usize;
+    high % TABLES
 }
 
 /// An id in the ring. The fingerprint stands in two halves, for a `u128` would be padded to 16 bytes' alignment.

@@ -234,7 +234,8 @@ fn what_clearfeed_gave_up_on_while_kafka_was_away_is_what_is_missed() {
         "{lost} of {given_up}: some came in all the same, without an answer"
     );
 
-    wait_for("the lost are missed", AFTER_TIMEOUTS, || {
+    // A look reads every request that changed meanwhile.
+    wait_for("the lost are missed", AFTER_TIMEOUTS + outage(), || {
         (relays.iter().map(missed).sum::<f64>() >= lost as f64).then_some(())
     });
     wait_asked(&relays.each_ref(), Timestamp::now() + SignedDuration::from_secs(12));
