@@ -240,9 +240,8 @@ fn what_clearfeed_gave_up_on_while_kafka_was_away_is_what_is_missed() {
     });
     wait_asked(&relays.each_ref(), Timestamp::now() + SignedDuration::from_secs(12));
     assert_eq!(relays.iter().map(missed).sum::<f64>(), lost as f64);
-    assert_eq!(
-        deployment.reader().all(&topic).len() as u64,
-        events,
-        "and all requests are there as snapshots"
-    );
+    // Some of them twice, where more changed at once than a watermark has room for.
+    let snapshots = deployment.reader().all(&topic);
+    let requests: BTreeSet<_> = snapshots.iter().map(|record| record.key()).collect();
+    assert_eq!(requests.len() as u64, events, "and all requests are there as snapshots");
 }
