@@ -1,7 +1,7 @@
 //! A process that is measured: alone on the first core, with its own accounting of time and memory.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,11 +21,6 @@ pub fn leave_core() {
         .stdout(Stdio::null())
         .status();
     assert!(moved.unwrap().success());
-}
-
-/// A port that nobody has.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub struct Server {

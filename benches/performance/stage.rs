@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::broker::MockBroker;
-use crate::server::{Server, free_port};
+use crate::server::Server;
 use crate::support::deployment::{PUBLIC_URL, SECRET};
-use crate::support::{Deployment, Kafka, http, pause};
+use crate::support::{Deployment, Kafka, free_port, http, pause};
 use crate::this_program;
 
 /// Of the inbox and of every other topic: the relay's default.

@@ -1,6 +1,5 @@
 //! Three brokers and the replicas before them, and how they suffer each fault.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
@@ -53,11 +52,9 @@ impl Stage {
         let kafka = Kafka::behind(EACH, &proxies);
         let deployment = Deployment::new("chaos", &kafka);
         let replica = |number: usize, role: &str| {
-            // A port that it gets again after each end.
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
             let plan = deployment.replica(&format!("{role}-{number}")).set("role", &format!("{role:?}"));
             let plan = plan.behind(proxies.iter().skip(number).step_by(EACH));
-            short(plan).set("intake.listen", &format!("\"127.0.0.1:{port}\"")).start()
+            short(plan).at_one_port().start()
         };
         let names: &[&str] = if roles == Roles::All { &["all"] } else { &["intake", "forward"] };
         let each = names.iter().flat_map(|role| (0..EACH).map(move |number| (number, role)));

@@ -1,6 +1,5 @@
 //! Promise: what was answered 200 is out exactly once, and in order, also when replicas are killed without warning.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use clearfeed_relay::simulator::random_seed;
@@ -51,6 +50,5 @@ fn twenty_kills_lose_repeat_and_reorder_nothing() {
 
 /// On a port that it gets again after each kill.
 fn start(deployment: &Deployment, name: &str) -> Relay {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    deployment.replica(name).set("intake.listen", &format!("\"127.0.0.1:{port}\"")).start()
+    deployment.replica(name).at_one_port().start()
 }

@@ -23,6 +23,7 @@ pub mod rest;
 pub mod simulator;
 
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -104,6 +105,11 @@ pub fn monitor() -> Monitor {
     let metrics = Metrics::new([], role, "", "").unwrap();
     let health = Health::apart(role);
     Monitor::new(Half::Forward, Arc::new(metrics), Arc::new(health))
+}
+
+/// A port that nobody has.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A name that no other test has, nor the same test in an earlier run.

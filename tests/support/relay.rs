@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::deployment::{PARTITIONS, PATH};
 use super::http::{self, Answer};
-use super::{Disk, Proxy, SOON, wait_for};
+use super::{Disk, Proxy, SOON, free_port, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_clearfeed-relay");
 /// Lines of the log that a failed test shows.
@@ -51,8 +51,7 @@ impl Plan {
     /// Listens at a port that it gets again after its end.
     #[must_use]
     pub fn at_one_port(self) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        self.set("intake.listen", &format!("\"127.0.0.1:{port}\""))
+        self.set("intake.listen", &format!("\"127.0.0.1:{}\"", free_port()))
     }
 
     /// Finds Kafka by these proxies before it.
