@@ -1,6 +1,6 @@
 //! The transactional producer, and its errors sorted by what the forward half does about them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
@@ -139,6 +139,8 @@ pub struct TransactionRecord<'a> {
 pub struct Transactions {
     producer: Arc<BaseProducer<Reports>>,
     last_commit: Cell<Option<Instant>>,
+    /// What the open transaction began with.
+    stand: RefCell<Option<(TopicPartitionList, Arc<ConsumerGroupMetadata>)>>,
     /// Each call that is under way holds a second one.
     calls: Arc<()>,
 }
@@ -150,7 +152,12 @@ impl Transactions {
         let producer = BaseProducer::from_config_and_context(client, reports)
             .map_err(|error| Failure::Replace(error.to_string()))?;
         producer.init_transactions(REQUEST_TIMEOUT).map_err(|error| Failure::of(&error))?;
-        Ok(Self { producer: Arc::new(producer), last_commit: Cell::new(None), calls: Arc::default() })
+        Ok(Self {
+            producer: Arc::new(producer),
+            last_commit: Cell::default(),
+            stand: RefCell::default(),
+            calls: Arc::default(),
+        })
     }
 
     /// Begins a transaction, with the inbox offsets at which its partitions stand.
@@ -167,6 +174,7 @@ impl Transactions {
         let since = self.last_commit.get().map_or(SETTLING, |last| last.elapsed());
         std::thread::park_timeout(SETTLING.saturating_sub(since));
         self.producer.begin_transaction().map_err(|error| Failure::of(&error))?;
+        self.stand.replace(Some((stand.clone(), Arc::clone(group))));
         self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)
     }
 
@@ -244,7 +252,17 @@ impl Transactions {
         if !is_consequence {
             refused.push((inbox_partition, error.clone()));
         }
-        refusal(&refused).unwrap_or_else(|| Failure::environment(error.to_string()))
+        refusal(&refused).unwrap_or_else(|| self.why(error.to_string()))
+    }
+
+    /// Where no record's refusal says why the transaction failed, as where a topic may not be written at all, the next call
+    /// says it. It sends the offsets that the transaction began with, which would change nothing.
+    fn why(&self, otherwise: String) -> Failure {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let stand = self.stand.borrow();
+        let refused =
+            stand.as_ref().and_then(|(stand, group)| self.send_offsets(stand, group, deadline).err());
+        refused.unwrap_or_else(|| Failure::environment(otherwise))
     }
 
     fn take_refused(&self) -> Vec<(i32, KafkaError)> {
@@ -266,9 +284,7 @@ impl Transactions {
             refused.extend(self.take_refused());
         }
         if !refused.is_empty() {
-            // Where all were refused because the transaction had failed, the next call says why it had.
-            let why = || self.send_offsets(offsets, group, deadline).err().unwrap_or_else(purged);
-            return Err(refusal(&refused).unwrap_or_else(why));
+            return Err(refusal(&refused).unwrap_or_else(|| self.why("records were purged".to_owned())));
         }
         self.send_offsets(offsets, group, deadline)?;
         retried(deadline, || self.producer.commit_transaction(REQUEST_TIMEOUT))?;
@@ -339,8 +355,4 @@ fn refusal(refused: &[(i32, KafkaError)]) -> Option<Failure> {
     let same = refused.iter().filter(|(_, error)| code(error) == code(cause));
     let partitions = same.map(|(partition, _)| *partition).collect();
     Some(Failure::Environment { detail: cause.to_string(), partitions })
-}
-
-fn purged() -> Failure {
-    Failure::environment("records were purged".to_owned())
 }
