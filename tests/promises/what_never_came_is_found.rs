@@ -218,6 +218,7 @@ fn what_clearfeed_gave_up_on_while_kafka_was_away_is_what_is_missed() {
     }
     kafka.restart(None);
     let simulated = running.finish();
+    relays.iter().for_each(|relay| relay.wait_active(1)); // those that began without Kafka, too
     deployment.wait_until_forwarded(AFTER_TIMEOUTS);
 
     let summary = &simulated.summary;
