@@ -21,7 +21,7 @@ use std::time::Duration;
 use clearfeed_relay::domain::signature::Secret;
 use support::deployment::PATH;
 use support::simulator::{Settings, load, rate};
-use support::{Deployment, Kafka, Relay, Simulation, http, pause};
+use support::{Deployment, Kafka, Relay, Simulation, http, memory_mib, pause};
 
 const HONEST_PER_SECOND: u32 = 200;
 const HONEST: u64 = 2000;
@@ -188,17 +188,11 @@ fn measure(cluster: &Kafka, name: &str, flood: impl Fn(&Flood<'_>) + Sync) {
     });
     let latency = &honest.summary.latency_ms;
     println!(
-        "{name:<44} {:>6}/{HONEST:<5} {:>8.1} {:>8.1} {:>8.1} {:>5} MiB {connections:>11}",
+        "{name:<44} {:>6}/{HONEST:<5} {:>8.1} {:>8.1} {:>8.1} {:>5.0} MiB {connections:>11}",
         honest.summary.accepted_events,
         latency.p50.unwrap(),
         latency.p99.unwrap(),
         latency.max.unwrap(),
-        peak_mib(&relay)
+        memory_mib(relay.pid()).1
     );
-}
-
-fn peak_mib(relay: &Relay) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }

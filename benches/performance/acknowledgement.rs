@@ -1,7 +1,5 @@
 //! How long the broker itself takes to acknowledge a record: the floor's producer, and nothing before it.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +7,7 @@ use rdkafka::ClientContext;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use crate::load::{intended, percentile_ms};
-use crate::server::CORE;
+use crate::server::Cores;
 use crate::support::pause;
 use crate::{floor, this_program};
 
@@ -56,15 +54,14 @@ pub fn run(servers: &str, topic: &str, linger_ms: &str, per_second: u32, events:
 
 /// Measures it in a process of its own, where the server would be.
 pub fn measure(
-    servers: &str,
-    topic: &str,
+    cores: Cores,
+    (servers, topic): (&str, &str),
     linger_ms: &str,
     per_second: u32,
     events: usize,
 ) -> Vec<(&'static str, f64)> {
-    let output = Command::new("taskset")
-        .args(["-c", CORE])
-        .arg::<&Path>(&this_program())
+    let output = cores
+        .command(&this_program())
         .args(["acknowledge", servers, topic, linger_ms, &per_second.to_string(), &events.to_string()])
         .output()
         .unwrap();

@@ -24,15 +24,19 @@ impl Goal {
 
 pub fn print(figures: &Figures) {
     let at_most = |what, limit, found| Goal { what, found, limit, is_at_least: false };
-    let (saturated, slow) = ("64 connections", "1,000/s");
+    let (saturated, slow, shared) = ("64 connections", "1,000/s", "1,000/s, cores shared");
     let cpu = |server| figures.ratio(("memory", saturated, server), ("memory", saturated, "floor"), "cpu_us");
-    let answer = figures.ratio(("kafka", slow, "intake"), ("kafka", slow, "ack"), "p99_ms");
+    let answer = figures.ratio(("kafka", shared, "intake"), ("kafka", shared, "ack"), "p99_ms");
     println!("\n{:<58}{:>12}{:>12}{:>14}  held", "goal", "aimed at", "median", "of minima");
     for goal in [
         at_most("intake: CPU per event at saturation, of the floor's", 1.25, cpu("intake")),
         at_most("whole: CPU per event at saturation, of the floor's", 1.5, cpu("all")),
         at_most("answer p99 at 1,000/s, of the broker's own (linger 0)", 3.0, answer),
-        at_most("end to end p99 at 1,000/s, ms", 50.0, figures.summary(("kafka", slow, "all"), "end_p99_ms")),
+        at_most(
+            "end to end p99 at 1,000/s, ms",
+            50.0,
+            figures.summary(("kafka", shared, "all"), "end_p99_ms"),
+        ),
         at_most("memory at 1,000/s, MiB", 64.0, figures.summary(("kafka", slow, "all"), "peak_mib")),
         at_most("idle, % of a core", 1.0, figures.summary(("kafka", "idle", "all"), "core_percent")),
         at_most("ready after its start, s", 2.0, figures.summary(("kafka", "start", "all"), "ready_s")),

@@ -75,7 +75,7 @@ fn measure(options: &[&str]) {
             other => panic!("{other}: wanted --quick, --json FILE, --only PART or --set KEY=VALUE"),
         }
     }
-    server::leave_core();
+    server::Cores::Apart.take();
     let (figures, began) = (Figures::default(), Instant::now());
     let mut scenarios = Scenarios { is_quick, only, settings, figures, began, runs: 0 };
     scenarios.all();

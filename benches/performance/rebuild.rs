@@ -1,17 +1,15 @@
 //! How fast a window is rebuilt from its ledger: what `benches/takeover.rs` says of a million ids.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::figures::Figures;
-use crate::server::CORE;
+use crate::server::Cores;
 use crate::support::Kafka;
 use crate::this_program;
 
 pub fn measure(figures: &mut Figures, kafka: &Kafka) {
-    let output = Command::new("taskset")
-        .args(["-c", CORE])
-        .arg(takeover_bench())
+    let output = Cores::Apart
+        .command(&takeover_bench())
         .args(["1000000", "500"])
         .env("CLEARFEED_RELAY_TEST_KAFKA", kafka.servers())
         .output()

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::downstream::Downstream;
 use crate::figures::{Figures, Name};
 use crate::load::{Load, Pace, intended, percentile_ms};
+use crate::server::Cores;
 use crate::stage::{Broker, Running, Stage};
 use crate::support::{Kafka, pause};
 use crate::{acknowledgement, rebuild, window};
@@ -48,10 +49,11 @@ struct Scenario {
     whole: bool,
     /// On a real broker, too: there load, broker and reader have one core, and soon the broker is what is measured.
     real: bool,
+    cores: Cores,
 }
 
 const fn scenario(name: &'static str, load: Load) -> Scenario {
-    Scenario { name, load, whole: false, real: false }
+    Scenario { name, load, whole: false, real: false, cores: Cores::Apart }
 }
 
 const LOADS: [Scenario; 9] = [
@@ -68,6 +70,10 @@ const LOADS: [Scenario; 9] = [
     scenario("new connections", Load { new_connections: true, events: 8000, ..SATURATED }),
 ];
 
+/// On a real broker, and all cores: how long it takes where nobody has to wait for a core that another has for itself.
+const SHARED: Scenario =
+    Scenario { whole: true, cores: Cores::Shared, ..scenario("1,000/s, cores shared", open(1000, 5000)) };
+
 const AGAIN: Load = Load { redelivered_percent: 30, ..SATURATED };
 
 /// What forward alone drains.
@@ -75,7 +81,7 @@ const FILLINGS: [(&str, Load); 2] = [("drained", SATURATED), ("drained, 30 % aga
 
 /// What a quick run measures: what most of the goals are about.
 const QUICK: [&str; 5] =
-    ["memory 64 connections", "memory drained", "kafka 1,000/s", "kafka start", "kafka idle"];
+    ["memory 64 connections", "memory drained", "kafka 1,000/s, cores shared", "kafka start", "kafka idle"];
 
 impl Scenarios {
     pub fn all(&mut self) {
@@ -89,9 +95,17 @@ impl Scenarios {
         self.on("memory", Broker::memory);
         let real = LOADS.iter().filter(|scenario| scenario.real).map(|scenario| scenario.name);
         let others = ["drained", "drained, 30 % again", "start", "idle", "rebuild"];
-        if !real.chain(others).any(|name| self.is_wanted("kafka", name)) {
-            return;
+        if real.chain(others).any(|name| self.is_wanted("kafka", name)) {
+            self.on_kafka();
         }
+        if self.is_wanted("kafka", SHARED.name) {
+            Cores::Shared.take();
+            let kafka = Kafka::own(1);
+            self.load("kafka", || Broker::Real(&kafka), &SHARED);
+        }
+    }
+
+    fn on_kafka(&mut self) {
         let kafka = Kafka::own(1);
         self.on("kafka", || Broker::Real(&kafka));
         if self.is_wanted("kafka", "start") || self.is_wanted("kafka", "idle") {
@@ -133,13 +147,13 @@ impl Scenarios {
 
     /// The floor, intake alone and the whole relay, in turns.
     fn load<'k>(&mut self, broker_name: &str, broker: impl Fn() -> Broker<'k>, scenario: &Scenario) {
-        let &Scenario { name, load, whole, .. } = scenario;
+        let &Scenario { name, load, whole, cores, .. } = scenario;
         self.say(broker_name, name);
         let events = if self.is_quick && load.is_open() { load.events / 2 } else { load.events };
         let load = Load { events, ..load };
         // Topics of their own for the two relays: what intake alone appends nobody reads.
-        let mut stage = Stage::new(broker(), &self.settings);
-        let whole_stage = whole.then(|| Stage::new(broker(), &self.settings));
+        let mut stage = Stage::new(cores, broker(), &self.settings);
+        let whole_stage = whole.then(|| Stage::new(cores, broker(), &self.settings));
         let mut running = vec![("floor", stage.floor("0"))];
         // What waiting for others to join a batch does, with nothing else of the relay's.
         if whole && broker_name == "memory" {
@@ -160,8 +174,8 @@ impl Scenarios {
             }
             if let (Pace::Open { per_second: 1000 }, 1..) = (load.pace, round) {
                 for (server, linger_ms) in [("ack", "0"), ("ack, linger 5", "5")] {
-                    let (servers, topic) = (stage.broker.servers(), stage.deployment.topic("floor-0"));
-                    let figures = acknowledgement::measure(servers, &topic, linger_ms, 1000, load.events);
+                    let to = (stage.broker.servers(), &*stage.deployment.topic("floor-0"));
+                    let figures = acknowledgement::measure(cores, to, linger_ms, 1000, load.events);
                     self.figures.add((broker_name, name, server), &figures);
                 }
             }
@@ -202,7 +216,7 @@ impl Scenarios {
     /// Forward alone: it stands still while its inbox is filled, and then goes on.
     fn drained<'k>(&mut self, row: Name<'_>, broker: impl Fn() -> Broker<'k>, load: Load) {
         self.say(row.0, row.1);
-        let stage = Stage::new(broker(), &self.settings);
+        let stage = Stage::new(Cores::Apart, broker(), &self.settings);
         let forward = stage.relay("forward");
         let filler = stage.floor_into(&stage.deployment.inbox(), "0");
         for round in 0..=self.rounds() {
@@ -224,7 +238,7 @@ impl Scenarios {
     /// what it then costs to wait.
     fn start(&mut self, kafka: &Kafka) {
         self.say("kafka", "start and idle");
-        let stage = Stage::new(Broker::Real(kafka), &self.settings);
+        let stage = Stage::new(Cores::Apart, Broker::Real(kafka), &self.settings);
         stage.relay("all").stop();
         for _ in 0..if self.is_quick { 1 } else { FEW_ROUNDS } {
             let began = Instant::now();

@@ -6,21 +6,42 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{SOON, wait_for};
+use crate::support::{SOON, memory_mib, wait_for};
 
-/// The core that the server has for itself.
-pub const CORE: &str = "0";
+/// Who runs where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cores {
+    /// The server has the first one for itself; load, broker and readers share the others.
+    Apart,
+    /// All share all, as where latency is what counts.
+    Shared,
+}
 
-/// Moves this process to the other cores, and with it whatever it starts: load, broker, readers.
-pub fn leave_core() {
-    let cores = std::thread::available_parallelism().unwrap().get();
-    assert!(cores > 1, "wanted two cores, one of them for the server alone");
-    let others = format!("1-{}", cores - 1);
-    let moved = Command::new("taskset")
-        .args(["-c", "-p", &others, &std::process::id().to_string()])
-        .stdout(Stdio::null())
-        .status();
-    assert!(moved.unwrap().success());
+impl Cores {
+    /// A program to be run where the server is.
+    pub fn command(self, program: &Path) -> Command {
+        match self {
+            Self::Apart => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", "0"]).arg(program);
+                command
+            }
+            Self::Shared => Command::new(program),
+        }
+    }
+
+    /// Moves this process to its cores, and with it whatever it starts from then on, but servers.
+    pub fn take(self) {
+        let cores = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+        let last = cores.trim().rsplit(['-', ',']).next().unwrap();
+        assert_ne!(last, "0", "wanted two cores, one of them for the server alone");
+        let first = if self == Self::Apart { 1 } else { 0 };
+        let moved = Command::new("taskset")
+            .args(["-a", "-c", "-p", &format!("{first}-{last}"), &std::process::id().to_string()])
+            .stdout(Stdio::null())
+            .status();
+        assert!(moved.unwrap().success());
+    }
 }
 
 pub struct Server {
@@ -28,11 +49,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program on its core; its log goes to a file.
-    pub fn start(program: &Path, arguments: &[&str], log: &Path) -> Self {
-        let process = Command::new("taskset")
-            .args(["-c", CORE])
-            .arg(program)
+    /// Starts a program on its cores; its log goes to a file.
+    pub fn start(cores: Cores, program: &Path, arguments: &[&str], log: &Path) -> Self {
+        let process = cores
+            .command(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -57,12 +77,7 @@ impl Server {
 
     /// What it has in memory now, and at most had, in MiB.
     pub fn memory_mib(&self) -> (f64, f64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
-        };
-        (field("VmRSS:"), field("VmHWM:"))
+        memory_mib(self.process.id())
     }
 
     /// Sends a signal by its name, such as `STOP`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::broker::MockBroker;
-use crate::server::Server;
+use crate::server::{Cores, Server};
 use crate::support::deployment::{PUBLIC_URL, SECRET};
 use crate::support::{Deployment, Kafka, free_port, http, pause};
 use crate::this_program;
@@ -49,6 +49,7 @@ impl Broker<'_> {
 }
 
 pub struct Stage<'k> {
+    cores: Cores,
     pub broker: Broker<'k>,
     pub deployment: Deployment,
     /// Of the relay, beside the deployment's.
@@ -64,10 +65,10 @@ pub struct Running {
 }
 
 impl<'k> Stage<'k> {
-    pub fn new(broker: Broker<'k>, settings: &[(String, String)]) -> Self {
+    pub fn new(cores: Cores, broker: Broker<'k>, settings: &[(String, String)]) -> Self {
         let deployment = Deployment::at("performance", broker.servers());
         let (settings, logs) = (settings.to_vec(), TempDir::with_prefix("performance").unwrap());
-        let mut stage = Self { broker, deployment, settings, logs };
+        let mut stage = Self { cores, broker, deployment, settings, logs };
         // On a real one the relay makes its own.
         if let Broker::Memory(_) = stage.broker {
             let own = &stage.deployment;
@@ -90,7 +91,8 @@ impl<'k> Stage<'k> {
         let intake = free_port();
         let port = intake.to_string();
         let arguments = ["floor", &port, self.broker.servers(), topic, linger_ms, PUBLIC_URL, SECRET];
-        let server = Server::start(&this_program(), &arguments, &self.logs.path().join("floor.log"));
+        let server =
+            Server::start(self.cores, &this_program(), &arguments, &self.logs.path().join("floor.log"));
         server.wait_listening(local(intake));
         Running { server, intake, admin: None }
     }
@@ -121,8 +123,9 @@ impl<'k> Stage<'k> {
         let config = config.to_str().unwrap();
         let log = self.logs.path().join(format!("{role}.log"));
         let server = match self.broker {
-            Broker::Memory(_) => Server::start(&this_program(), &["relay", config, SECRET], &log),
+            Broker::Memory(_) => Server::start(self.cores, &this_program(), &["relay", config, SECRET], &log),
             Broker::Real(_) => Server::start(
+                self.cores,
                 Path::new(env!("CARGO_BIN_EXE_clearfeed-relay")),
                 &["serve", "--config", config],
                 &log,

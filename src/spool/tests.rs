@@ -145,16 +145,18 @@ fn a_broken_sector_costs_the_records_of_its_page() {
 #[test]
 fn a_record_that_does_not_fit_its_digest_is_set_aside() {
     let directory = tempfile::tempdir().unwrap();
-    drop(filled(directory.path(), 0..3));
+    drop(filled(directory.path(), 0..5));
     let connection = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
     connection.execute("UPDATE deliveries SET body = 'other' WHERE place = 1", []).unwrap_err();
     connection.execute("UPDATE deliveries SET body = x'00' WHERE place = 1", []).unwrap();
     connection.execute("UPDATE deliveries SET key = 'other' WHERE place = 2", []).unwrap();
+    // No UTF-8 any more: what cannot even be read must not end the reading of all others.
+    connection.execute("UPDATE deliveries SET key = CAST(x'ff' AS TEXT) WHERE place = 4", []).unwrap();
     drop(connection);
     let mut store = salvage::open(directory.path(), SIZE).unwrap();
-    assert_eq!(numbers(&mut store), [2]);
+    assert_eq!(numbers(&mut store), [2, 4]);
     let usage = store.usage().unwrap();
-    assert_eq!((usage.records, usage.damaged), (1, 2));
+    assert_eq!((usage.records, usage.damaged), (2, 3));
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn assert_all(summary: &Value, dry_run: bool, records: u64) {
 
 #[test]
 fn the_volume_of_a_relay_that_was_killed_gives_each_event_once() {
-    let kafka = Kafka::own(1);
+    let (kafka, address, authority) = Kafka::secure();
     let deployment = Deployment::new("recovered", &kafka);
     let folder = deployment.secret_file().with_file_name("spool");
     let plan = || deployment.relay().set("intake.answer_timeout", "\"4s\"");
@@ -82,6 +82,13 @@ fn the_volume_of_a_relay_that_was_killed_gives_each_event_once() {
         .unwrap()
         .write_all_at(&[0x5a; 4096], page * 4096)
         .unwrap();
+    // As a user who may do nothing yet, and then what intake may.
+    let password = folder.with_file_name("password");
+    fs::write(&password, "relay-secret").unwrap();
+    let config = deployment.replica("recover").logged_in(&address, &authority, &password).write();
+    let (code, _, told) = recover(&config, &database, &[]);
+    assert!(code == Some(1) && told.contains(&deployment.inbox()), "{code:?} {told}");
+    deployment.acls("intake").iter().for_each(|acl| kafka.acls(acl));
     let summary = recovered(&config, &database, &[]);
     let count = |name: &str| summary[name].as_u64().unwrap();
     assert!((200..=300).contains(&count("put")) && count("found") == count("put"), "{summary}");

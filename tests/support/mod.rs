@@ -80,6 +80,16 @@ pub fn outage() -> Duration {
     given.map_or(OUTAGE, |text| Duration::from_secs(text.parse().unwrap()))
 }
 
+/// What a process has in memory now, and at most had, in MiB.
+pub fn memory_mib(pid: u32) -> (f64, f64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
 /// A line of a test run's report: written past the harness, which shows what a test prints only where it fails.
 #[expect(clippy::explicit_write, reason = "eprintln! is captured")]
 pub fn report(line: &str) {
