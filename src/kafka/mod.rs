@@ -20,6 +20,9 @@ pub enum ClientError {
     /// librdkafka.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// A client's own thread could not be started.
+    #[error("no thread: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// How long a single request to Kafka may take before its caller looks around again.
