@@ -29,10 +29,10 @@ impl ProducerContext for Noted {
 }
 
 /// Sends so many records at that rate; prints p50, p99 and p99.9 in ms.
-pub fn run(servers: &str, topic: &str, linger_ms: &str, per_second: u32, events: usize) {
+pub fn run(servers: &str, topic: &str, per_second: u32, events: usize) {
     let noted = Noted(Arc::new(Mutex::new(vec![None; events])));
     let producer: ThreadedProducer<Noted> =
-        floor::client(servers).set("linger.ms", linger_ms).create_with_context(noted.clone()).unwrap();
+        floor::client(servers).create_with_context(noted.clone()).unwrap();
     producer.client().fetch_metadata(Some(topic), LONGEST).unwrap();
     pause(Duration::from_millis(600)); // it takes its producer id, and connects
     let (began, body) = (Instant::now(), vec![b'x'; 1500]);
@@ -56,13 +56,12 @@ pub fn run(servers: &str, topic: &str, linger_ms: &str, per_second: u32, events:
 pub fn measure(
     cores: Cores,
     (servers, topic): (&str, &str),
-    linger_ms: &str,
     per_second: u32,
     events: usize,
 ) -> Vec<(&'static str, f64)> {
     let output = cores
         .command(&this_program())
-        .args(["acknowledge", servers, topic, linger_ms, &per_second.to_string(), &events.to_string()])
+        .args(["acknowledge", servers, topic, &per_second.to_string(), &events.to_string()])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -55,18 +55,19 @@ pub fn client(servers: &str) -> ClientConfig {
         .set("bootstrap.servers", servers)
         .set("acks", "all")
         .set("enable.idempotence", "true")
+        .set("linger.ms", "0") // as the relay has it
         .set("partitioner", "murmur2_random")
         .set("message.max.bytes", "2000000");
     client
 }
 
 /// Serves until it is killed.
-pub fn run(port: u16, servers: &str, topic: &str, linger_ms: &str, (url, secret): (&str, &str)) {
+pub fn run(port: u16, servers: &str, topic: &str, (url, secret): (&str, &str)) {
     let floor = Arc::new(Floor {
         secret: Hmac::new_from_slice(secret.as_bytes()).unwrap(),
         url: url.to_owned(),
         topic: topic.to_owned(),
-        producer: client(servers).set("linger.ms", linger_ms).create().unwrap(),
+        producer: client(servers).create().unwrap(),
     });
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();

@@ -31,7 +31,7 @@ pub fn print(figures: &Figures) {
     for goal in [
         at_most("intake: CPU per event at saturation, of the floor's", 1.25, cpu("intake")),
         at_most("whole: CPU per event at saturation, of the floor's", 1.5, cpu("all")),
-        at_most("answer p99 at 1,000/s, of the broker's own (linger 0)", 3.0, answer),
+        at_most("answer p99 at 1,000/s, of the broker's own", 3.0, answer),
         at_most(
             "end to end p99 at 1,000/s, ms",
             50.0,

@@ -46,13 +46,13 @@ fn main() {
     // `cargo bench` adds one of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["floor", port, servers, topic, linger_ms, url, secret] => {
-            floor::run(port.parse().unwrap(), servers, topic, linger_ms, (url, secret));
+        ["floor", port, servers, topic, url, secret] => {
+            floor::run(port.parse().unwrap(), servers, topic, (url, secret));
         }
         ["relay", config, secret] => on_mock::run(Path::new(config), secret.as_bytes()),
-        ["acknowledge", servers, topic, linger_ms, per_second, events] => {
+        ["acknowledge", servers, topic, per_second, events] => {
             let (per_second, events) = (per_second.parse().unwrap(), events.parse().unwrap());
-            acknowledgement::run(servers, topic, linger_ms, per_second, events);
+            acknowledgement::run(servers, topic, per_second, events);
         }
         ["broker"] => broker::run(),
         ref options => measure(options),

@@ -100,7 +100,7 @@ impl Scenarios {
         }
         if self.is_wanted("kafka", SHARED.name) {
             Cores::Shared.take();
-            let kafka = Kafka::own(1);
+            let kafka = Kafka::optimised();
             self.load("kafka", || Broker::Real(&kafka), &SHARED);
         }
     }
@@ -154,12 +154,7 @@ impl Scenarios {
         // Topics of their own for the two relays: what intake alone appends nobody reads.
         let mut stage = Stage::new(cores, broker(), &self.settings);
         let whole_stage = whole.then(|| Stage::new(cores, broker(), &self.settings));
-        let mut running = vec![("floor", stage.floor("0"))];
-        // What waiting for others to join a batch does, with nothing else of the relay's.
-        if whole && broker_name == "memory" {
-            running.push(("floor, linger 5", stage.floor("5")));
-        }
-        running.push(("intake", stage.relay("intake")));
+        let mut running = vec![("floor", stage.floor()), ("intake", stage.relay("intake"))];
         if let Some(stage) = &whole_stage {
             running.push(("all", stage.relay("all")));
         }
@@ -173,11 +168,9 @@ impl Scenarios {
                 }
             }
             if let (Pace::Open { per_second: 1000 }, 1..) = (load.pace, round) {
-                for (server, linger_ms) in [("ack", "0"), ("ack, linger 5", "5")] {
-                    let to = (stage.broker.servers(), &*stage.deployment.topic("floor-0"));
-                    let figures = acknowledgement::measure(cores, to, linger_ms, 1000, load.events);
-                    self.figures.add((broker_name, name, server), &figures);
-                }
+                let to = (stage.broker.servers(), &*stage.deployment.topic("floor"));
+                let figures = acknowledgement::measure(cores, to, 1000, load.events);
+                self.figures.add((broker_name, name, "ack"), &figures);
             }
         }
     }
@@ -218,7 +211,7 @@ impl Scenarios {
         self.say(row.0, row.1);
         let stage = Stage::new(Cores::Apart, broker(), &self.settings);
         let forward = stage.relay("forward");
-        let filler = stage.floor_into(&stage.deployment.inbox(), "0");
+        let filler = stage.floor_into(&stage.deployment.inbox());
         for round in 0..=self.rounds() {
             self.runs += 1;
             let before = forward.forwarded();

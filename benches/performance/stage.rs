@@ -80,17 +80,17 @@ impl<'k> Stage<'k> {
     }
 
     /// The floor, on a topic of its own.
-    pub fn floor(&mut self, linger_ms: &str) -> Running {
-        let topic = self.deployment.topic(&format!("floor-{linger_ms}"));
+    pub fn floor(&mut self) -> Running {
+        let topic = self.deployment.topic("floor");
         self.broker.create_topic(&topic);
-        self.floor_into(&topic, linger_ms)
+        self.floor_into(&topic)
     }
 
     /// The floor, on a topic that is there.
-    pub fn floor_into(&self, topic: &str, linger_ms: &str) -> Running {
+    pub fn floor_into(&self, topic: &str) -> Running {
         let intake = free_port();
         let port = intake.to_string();
-        let arguments = ["floor", &port, self.broker.servers(), topic, linger_ms, PUBLIC_URL, SECRET];
+        let arguments = ["floor", &port, self.broker.servers(), topic, PUBLIC_URL, SECRET];
         let server =
             Server::start(self.cores, &this_program(), &arguments, &self.logs.path().join("floor.log"));
         server.wait_listening(local(intake));

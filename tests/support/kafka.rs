@@ -40,6 +40,11 @@ impl Kafka {
         Self::started(&["start", &brokers.to_string()]).0
     }
 
+    /// A broker that is measured: its JVM optimises what runs often, which no test lives to see.
+    pub fn optimised() -> Self {
+        Self::started(&["start", "--optimised"]).0
+    }
+
     /// A cluster of this test alone that sends its clients to the proxies before it, but for those that begin at
     /// [`Kafka::servers`]. Each broker has its share of the proxies, the first broker the first ones.
     pub fn behind(brokers: usize, proxies: &[Proxy]) -> Self {
