@@ -5,7 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a program for developers")]
 
-#[allow(dead_code, unreachable_pub, reason = "the product uses the rest, and from elsewhere")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::pedantic,
+    reason = "the product uses the rest, and is linted itself"
+)]
 #[path = "../../src/domain/mod.rs"]
 mod domain;
 

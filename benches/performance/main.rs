@@ -3,7 +3,8 @@
 //!
 //!     script/bench [--quick] [--json FILE] [--only PART] [--set KEY=VALUE]...
 //!
-//! The server that is measured has the first core for itself; load, broker and readers share the others. CPU time is what
+//! The server that is measured has the first core for itself, and load, broker and readers share the others, but where latency
+//! is what counts: there all share all. CPU time is what
 //! Linux accounts to the server's process, librdkafka's threads with it. Every figure is told as median and minimum of the
 //! rounds. Latencies are exact: all of them are kept, from when each delivery was to be sent.
 

@@ -1,4 +1,4 @@
-//! A process that is measured: alone on the first core, with its own accounting of time and memory.
+//! A process that is measured: where it runs, with its own accounting of time and memory.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};

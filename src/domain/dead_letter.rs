@@ -58,8 +58,8 @@ mod tests {
     use crate::domain::fingerprint::BodyDigest;
     use proptest::prelude::*;
 
-    fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<Header<'_>> {
-        headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_slice()))).collect()
+    fn borrowed<N: AsRef<str>>(headers: &[(N, Vec<u8>)]) -> Vec<Header<'_>> {
+        headers.iter().map(|(name, value)| (name.as_ref(), Some(value.as_slice()))).collect()
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! What lands in Kafka: event records in CloudEvents' binary form, and dead letters.
 
+use std::borrow::Cow;
+
 use super::dead_letter::header;
 use super::event::Event;
 use super::fingerprint::BodyDigest;
@@ -11,7 +13,7 @@ pub struct Outgoing {
     /// The record's key.
     pub key: String,
     /// Names and values, in the order in which they are written.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
     /// Only so many bytes of the value are written; absent: all of it.
     pub head_bytes: Option<usize>,
 }
@@ -91,7 +93,7 @@ impl Outgoing {
             .into_iter()
             .chain(subject)
             .chain(trace.into_iter().flatten())
-            .map(|(name, value)| (name.to_owned(), value.into_bytes()))
+            .map(|(name, value)| (Cow::Borrowed(name), value.into_bytes()))
             .collect();
         Self { key: event.key(), headers, head_bytes: None }
     }
@@ -111,8 +113,8 @@ impl Outgoing {
         ];
         let headers = added
             .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into_bytes()))
-            .chain(original.map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_vec())))
+            .map(|(name, value)| (Cow::Borrowed(name), value.into_bytes()))
+            .chain(original.map(|(name, value)| (name.to_owned().into(), value.unwrap_or_default().to_vec())))
             .collect();
         Self { key: hex::encode(digest), headers, head_bytes: None }
     }
@@ -156,7 +158,7 @@ mod tests {
             prop_assert!(bytes <= HEAD_HEADERS_BYTES);
             prop_assert_eq!(record.head_bytes, Some(HEAD_BYTES));
             prop_assert_eq!(&record.headers[..2], &[
-                ("reason".to_owned(), b"malformed".to_vec()), ("detail".to_owned(), b"garbage".to_vec()),
+                ("reason".into(), b"malformed".to_vec()), ("detail".into(), b"garbage".to_vec()),
             ]);
             for (_, value) in &record.headers {
                 prop_assert!(std::str::from_utf8(value).is_ok(), "no character is cut in two");

@@ -66,8 +66,7 @@ impl Snapshot {
             ("ce_subject", key.clone()),
         ];
         let time = self.updated.or(self.created).map(|time| ("ce_time", time.to_string()));
-        let headers =
-            fixed.into_iter().chain(time).map(|(name, value)| (name.to_owned(), value.into_bytes()));
+        let headers = fixed.into_iter().chain(time).map(|(name, value)| (name.into(), value.into_bytes()));
         Outgoing { headers: headers.collect(), key, head_bytes: None }
     }
 }

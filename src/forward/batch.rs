@@ -1,5 +1,6 @@
 //! A batch of inbox records on its way through one transaction.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -245,9 +246,9 @@ pub(super) fn send_ledger(
     config: &Config,
     number: i32,
     entry: &LedgerEntry,
-    further: Option<(String, Vec<u8>)>,
+    further: Option<(Cow<'static, str>, Vec<u8>)>,
 ) -> Result<(), Failure> {
-    let format = (header::FORMAT.to_owned(), ledger_entry::FORMAT.as_bytes().to_vec());
+    let format = (header::FORMAT.into(), ledger_entry::FORMAT.as_bytes().to_vec());
     let headers: Vec<_> = [format].into_iter().chain(further).collect();
     transactions.send(&TransactionRecord {
         topic: config.ledger.topic.as_str(),

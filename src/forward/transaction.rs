@@ -1,6 +1,7 @@
 //! The transactional producer, and its errors sorted by what the forward half does about them.
 
-use std::cell::{Cell, RefCell};
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
@@ -128,7 +129,7 @@ pub struct TransactionRecord<'a> {
     /// Its key.
     pub key: &'a str,
     /// Names and values.
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a [(Cow<'static, str>, Vec<u8>)],
     /// Its value.
     pub value: &'a [u8],
     /// The inbox partition that it came from.
@@ -139,8 +140,6 @@ pub struct TransactionRecord<'a> {
 pub struct Transactions {
     producer: Arc<BaseProducer<Reports>>,
     last_commit: Cell<Option<Instant>>,
-    /// What the open transaction began with.
-    stand: RefCell<Option<(TopicPartitionList, Arc<ConsumerGroupMetadata>)>>,
     /// Each call that is under way holds a second one.
     calls: Arc<()>,
 }
@@ -152,12 +151,7 @@ impl Transactions {
         let producer = BaseProducer::from_config_and_context(client, reports)
             .map_err(|error| Failure::Replace(error.to_string()))?;
         producer.init_transactions(REQUEST_TIMEOUT).map_err(|error| Failure::of(&error))?;
-        Ok(Self {
-            producer: Arc::new(producer),
-            last_commit: Cell::default(),
-            stand: RefCell::default(),
-            calls: Arc::default(),
-        })
+        Ok(Self { producer: Arc::new(producer), last_commit: Cell::default(), calls: Arc::default() })
     }
 
     /// Begins a transaction, with the inbox offsets at which its partitions stand.
@@ -174,7 +168,6 @@ impl Transactions {
         let since = self.last_commit.get().map_or(SETTLING, |last| last.elapsed());
         std::thread::park_timeout(SETTLING.saturating_sub(since));
         self.producer.begin_transaction().map_err(|error| Failure::of(&error))?;
-        self.stand.replace(Some((stand.clone(), Arc::clone(group))));
         self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)
     }
 
@@ -255,14 +248,13 @@ impl Transactions {
         refusal(&refused).unwrap_or_else(|| self.why(error.to_string()))
     }
 
-    /// Where no record's refusal says why the transaction failed, as where a topic may not be written at all, the next call
-    /// says it. It sends the offsets that the transaction began with, which would change nothing.
+    /// Where no record's refusal says why the transaction failed, as where a topic may not be written at all, librdkafka
+    /// says it to whatever is asked of the transaction next. To begin one that is open is refused in any case.
     fn why(&self, otherwise: String) -> Failure {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        let stand = self.stand.borrow();
-        let refused =
-            stand.as_ref().and_then(|(stand, group)| self.send_offsets(stand, group, deadline).err());
-        refused.unwrap_or_else(|| Failure::environment(otherwise))
+        match self.producer.begin_transaction() {
+            Err(error) if error.rdkafka_error_code() != Some(RDKafkaErrorCode::State) => Failure::of(&error),
+            _ => Failure::environment(otherwise),
+        }
     }
 
     fn take_refused(&self) -> Vec<(i32, KafkaError)> {

@@ -1,6 +1,7 @@
 //! Appending to the inbox through one idempotent producer.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
@@ -8,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::domain::inbox_record::InboxRecord;
@@ -19,9 +21,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// Between two looks whether Kafka was lost: as often as there are statistics.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// How long one look for acknowledgements waits. rust-rdkafka spins through the last millisecond of it: with the 100 ms of its
-/// own `FutureProducer` that was 1 % of a core, for nothing.
-const ACKNOWLEDGEMENT_POLL: Duration = Duration::from_secs(1);
+/// How long one look for acknowledgements waits, and so how long the end may take. rust-rdkafka spins through the last
+/// millisecond of it: with the 100 ms of its own `FutureProducer` that was 1 % of a core, for nothing.
+const ACKNOWLEDGEMENT_POLL: Duration = Duration::from_millis(500);
 
 /// What became of a record.
 type Acknowledgement = Result<(), KafkaError>;
@@ -38,6 +40,9 @@ impl ProducerContext for Monitor {
 /// The inbox topic, as intake writes it.
 pub struct Inbox {
     producer: Arc<BaseProducer<Monitor>>,
+    /// Hears what became of records.
+    polling: Option<JoinHandle<()>>,
+    is_over: CancellationToken,
     monitor: Monitor,
     servers: String,
     topic: TopicName,
@@ -62,10 +67,19 @@ impl Inbox {
         let client = properties::inbox_producer(config)?;
         let monitor = monitor.principal();
         let producer = Arc::new(BaseProducer::from_config_and_context(&client, monitor.clone())?);
-        let polled = Arc::downgrade(&producer);
-        std::thread::Builder::new().name("acknowledgements".to_owned()).spawn(move || poll(&polled))?;
+        let is_over = CancellationToken::new();
+        let polling = {
+            let (producer, is_over) = (Arc::clone(&producer), is_over.clone());
+            std::thread::Builder::new().name("acknowledgements".to_owned()).spawn(move || {
+                while !is_over.is_cancelled() {
+                    producer.poll(ACKNOWLEDGEMENT_POLL);
+                }
+            })?
+        };
         Ok(Self {
             producer,
+            polling: Some(polling),
+            is_over,
             monitor,
             servers: config.kafka.bootstrap_servers.clone(),
             topic: config.inbox.topic.clone(),
@@ -137,9 +151,12 @@ impl Inbox {
     }
 }
 
-/// Hears acknowledgements, and what else the producer has to say, for as long as somebody has it.
-fn poll(producer: &Weak<BaseProducer<Monitor>>) {
-    while let Some(producer) = producer.upgrade() {
-        producer.poll(ACKNOWLEDGEMENT_POLL);
+/// With its thread, so that the process does not end while librdkafka works.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.is_over.cancel();
+        if let Some(polling) = self.polling.take() {
+            _ = polling.join(); // it panicked, and said so
+        }
     }
 }

@@ -188,7 +188,7 @@ impl Update {
             })?;
         }
         let entry = partition.ledger_entry(config.inbox.partitions.unsigned_abs());
-        let marks = (HEADER.to_owned(), self.marks.encode(properties::max_record_bytes(config) / 2));
+        let marks = (HEADER.into(), self.marks.encode(properties::max_record_bytes(config) / 2));
         send_ledger(transactions, config, PARTITION, &entry, Some(marks))?;
         transactions.commit(&offsets, group)
     }
