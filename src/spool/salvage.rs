@@ -39,8 +39,7 @@ pub struct Readable {
 /// Opens the spool of a directory.
 pub(super) fn open(directory: &Path, max_size_bytes: u64) -> Result<Store, OpenError> {
     let unusable = |error: std::io::Error| OpenError::Unusable(directory.to_owned(), error.to_string());
-    // It holds bodies.
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
+    create(directory).map_err(unusable)?;
     let (file, unfinished) = (directory.join(FILE), directory.join(UNFINISHED));
     if unfinished.exists() {
         if file.exists() {
@@ -59,14 +58,27 @@ pub(super) fn open(directory: &Path, max_size_bytes: u64) -> Result<Store, OpenE
     let aside = directory.join(format!("{SET_ASIDE}{:.0}.sqlite", Timestamp::now()));
     std::fs::rename(&file, &aside).map_err(unusable)?;
     std::fs::rename(&unfinished, &file).map_err(unusable)?;
-    // The names are on the disk when their directory is.
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
+    sync(directory).map_err(unusable)?;
     tracing::error!(
         records,
         file = %aside.display(),
         "the spool was salvaged: the broken file is kept"
     );
     Store::open(&file, max_size_bytes)
+}
+
+/// Makes the directory where it is not there, for good: what is synced in it is lost with its name.
+fn create(directory: &Path) -> std::io::Result<()> {
+    let new: Vec<_> = directory.ancestors().take_while(|folder| !folder.exists()).collect();
+    // It holds bodies.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    new.into_iter().filter_map(Path::parent).try_for_each(sync)
+}
+
+/// Names are on the disk when their directory is.
+fn sync(directory: &Path) -> std::io::Result<()> {
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    std::fs::File::open(here)?.sync_all()
 }
 
 /// Fills a new file with what can be read of a broken one.

@@ -189,6 +189,7 @@ fn a_second_owner_a_newer_format_and_an_unusable_directory_are_refused() {
     File::create(&file).unwrap();
     let error = salvage::open(&file, SIZE).unwrap_err();
     assert!(matches!(error, OpenError::Unusable(..)), "{error}");
+    drop(salvage::open(&directory.path().join("new/folders"), SIZE).unwrap());
 }
 
 /// A thread, its handle, and room for a few records.
