@@ -4,8 +4,8 @@
 //   npm install && node take.mjs PROMETHEUS FROM TO OUT [ROW...]
 //
 // PROMETHEUS is its address, FROM and TO are the time range (RFC 3339), OUT is the PNG file, and each ROW is the beginning of the
-// title of a row that is wanted; all are where none is named. docs/dashboard.png is three replicas, two sources and three
-// brokers on one busy machine of two cores, for twenty minutes, half a minute of which Kafka was frozen.
+// title of a row that is wanted; all are where none is named. docs/dashboard.png is three replicas with spools, two sources and three
+// brokers on one busy machine of two cores, for thirteen minutes; Kafka was frozen for 45 s, and a replica was killed.
 import { readFileSync } from 'node:fs';
 import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
