@@ -40,10 +40,10 @@ fn wait_read(relays: &[&Relay]) {
     wait_asked(relays, Timestamp::now() + SignedDuration::from_secs(2));
 }
 
-/// Waits until the API was read after this.
+/// Waits until the API was read after this; where an outage was long, so is one look.
 #[track_caller]
 fn wait_asked(relays: &[&Relay], after: Timestamp) {
-    wait_for("the API was read", AFTER_TIMEOUTS, || {
+    wait_for("the API was read", AFTER_TIMEOUTS + outage(), || {
         let mut last = relays.iter().filter_map(|relay| {
             let last = reconcile(relay)?["last_success"].as_str()?.parse::<Timestamp>().ok();
             last.filter(|last| *last > after)
