@@ -4,9 +4,9 @@
 //!     script/bench [--quick] [--json FILE] [--only PART] [--set KEY=VALUE]...
 //!
 //! The server that is measured has the first core for itself, and load, broker and readers share the others, but where latency
-//! is what counts: there all share all. CPU time is what
-//! Linux accounts to the server's process, librdkafka's threads with it. Every figure is told as median and minimum of the
-//! rounds. Latencies are exact: all of them are kept, from when each delivery was to be sent.
+//! is what counts: there all share all. CPU time is what Linux accounts to the server's process, librdkafka's threads with it.
+//! Every figure is told as median and minimum of the rounds. Latencies are exact: all of them are kept, from when each delivery
+//! was to be sent.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a program for developers")]
 #![allow(clippy::pedantic, reason = "helps the product; such a program is read more than called")]

@@ -10,14 +10,13 @@ use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, Message, TopicPartitionList};
 
 use crate::kafka::monitor::Monitor;
 use crate::kafka::properties::TRANSACTION_TIMEOUT;
-use crate::kafka::{REQUEST_TIMEOUT, bootstrap};
+use crate::kafka::{self, REQUEST_TIMEOUT, bootstrap};
 
 /// How long a commit may be tried again: after this the broker has aborted the transaction, or committed it.
 const COMMIT_TIMEOUT: Duration = TRANSACTION_TIMEOUT;
@@ -205,17 +204,11 @@ impl Transactions {
 
     /// Hands a record to the producer, waiting while its queue is full.
     pub fn send(&self, record: &TransactionRecord<'_>) -> Result<(), Failure> {
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
         let opaque = usize::try_from(record.inbox_partition).unwrap_or_default();
         let mut message = BaseRecord::with_opaque_to(record.topic, opaque)
             .key(record.key)
             .payload(record.value)
-            .headers(headers);
+            .headers(kafka::headers(record.headers));
         message.partition = record.partition;
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
         loop {

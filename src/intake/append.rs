@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use crate::domain::inbox_record::InboxRecord;
 use crate::domain::partitioner::partition_for_key;
 use crate::domain::route::TopicName;
 use crate::kafka::monitor::Monitor;
-use crate::kafka::{ClientError, REQUEST_TIMEOUT, bootstrap, properties};
+use crate::kafka::{self, ClientError, REQUEST_TIMEOUT, bootstrap, properties};
 use crate::telemetry::metrics::Metrics;
 
 /// Between two looks whether Kafka was lost: as often as there are statistics.
@@ -106,18 +105,12 @@ impl Inbox {
     }
 
     fn send(&self, record: &InboxRecord) -> Result<oneshot::Receiver<Acknowledgement>, InboxError> {
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
         let (waiting, acknowledged) = oneshot::channel();
         let message = BaseRecord::with_opaque_to(self.topic.as_str(), Box::new(waiting))
             .partition(self.partition(&record.key))
             .key(&record.key)
             .payload(record.body.as_ref())
-            .headers(headers);
+            .headers(kafka::headers(&record.headers));
         self.producer.send(message).map_err(|(error, _)| InboxError::Refused(error))?;
         Ok(acknowledged)
     }

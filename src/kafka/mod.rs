@@ -10,6 +10,7 @@ pub mod topic_rules;
 pub mod topics;
 
 use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
 
 /// Why a client of Kafka could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -27,3 +28,10 @@ pub enum ClientError {
 
 /// How long a single request to Kafka may take before its caller looks around again.
 pub const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Names and values as librdkafka takes them.
+pub fn headers<N: AsRef<str>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> OwnedHeaders {
+    headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |all, (name, value)| {
+        all.insert(Header { key: name.as_ref(), value: Some(value.as_ref()) })
+    })
+}

@@ -19,6 +19,8 @@ use crate::support::{
 };
 
 const GRACE: Duration = Duration::from_secs(2);
+/// Where more requests change at once, some of their snapshots come twice.
+const KEPT_BY_A_WATERMARK: u64 = 4000;
 
 fn asks(api: &Api, plan: Plan, topic: &str) -> Plan {
     api.of(plan, topic)
@@ -241,8 +243,10 @@ fn what_clearfeed_gave_up_on_while_kafka_was_away_is_what_is_missed() {
     });
     wait_asked(&relays.each_ref(), Timestamp::now() + SignedDuration::from_secs(12));
     assert_eq!(relays.iter().map(missed).sum::<f64>(), lost as f64);
-    // Some of them twice, where more changed at once than a watermark has room for.
     let snapshots = deployment.reader().all(&topic);
     let requests: BTreeSet<_> = snapshots.iter().map(|record| record.key()).collect();
     assert_eq!(requests.len() as u64, events, "and all requests are there as snapshots");
+    if events <= KEPT_BY_A_WATERMARK {
+        assert_eq!(snapshots.len() as u64, events, "each once");
+    }
 }

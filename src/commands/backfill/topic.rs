@@ -4,10 +4,9 @@ use clearfeed_relay::config::{Api, Config};
 use clearfeed_relay::domain::route::TopicName;
 use clearfeed_relay::domain::snapshot::Snapshot;
 use clearfeed_relay::kafka::monitor::Monitor;
-use clearfeed_relay::kafka::{ClientError, properties};
+use clearfeed_relay::kafka::{self, ClientError, properties};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 
 /// A producer for one topic.
@@ -49,12 +48,7 @@ impl SnapshotTopic {
 
     fn send(&self, source: &str, snapshot: &Snapshot) -> Result<DeliveryFuture, KafkaError> {
         let record = snapshot.record(source);
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
+        let headers = kafka::headers(&record.headers);
         let message =
             FutureRecord::to(self.topic.as_str()).key(&record.key).payload(snapshot.json()).headers(headers);
         self.producer.send_result(message).map_err(|(error, _)| error)

@@ -3,9 +3,9 @@
 use clearfeed_relay::config::Config;
 use clearfeed_relay::domain::dead_letter::DeadLetter;
 use clearfeed_relay::domain::inbox_record::{Position, StoredDelivery};
-use clearfeed_relay::kafka::properties;
+use clearfeed_relay::kafka::{self, properties};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::runtime::Runtime;
 
@@ -26,9 +26,7 @@ impl Copy {
     pub(super) fn new(found: &Found<'_>) -> Option<Self> {
         let letter = DeadLetter::read(found.headers.iter().copied())?;
         let delivery = StoredDelivery::read(letter.original.iter().copied(), found.body).ok()?;
-        let headers = letter.copy().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        });
+        let headers = kafka::headers(&letter.copy());
         Some(Self { of: letter.position, key: delivery.key(), headers, body: found.body.to_vec() })
     }
 }
