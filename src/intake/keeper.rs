@@ -5,62 +5,53 @@
 //! Kafka again when nothing is left on the disk, and no delivery is on its way there. That moment is made by a lock: who is
 //! on the way to the disk holds it shared, who changes the way holds it alone.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, RwLock};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::append::{Inbox, InboxError};
-use super::chains::append_in_order;
+use super::drain::Drain;
 use crate::config::Config;
 use crate::domain::inbox_record::InboxRecord;
-use crate::spool::{Condition, Limits, Place, Spool, SpoolError};
+use crate::spool::{Condition, Spool, SpoolError};
 use crate::telemetry::health::Health;
 use crate::telemetry::labels::Concern;
 use crate::telemetry::metrics::Metrics;
 
-/// Kafka has to have acknowledged for so long before deliveries go there again: a broker that comes and goes would
-/// otherwise cost some of them their patience each time.
-const STEADY: Duration = Duration::from_secs(10);
-/// Between two looks into the spool while it is drained as fast as it fills.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Before Kafka is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long deliveries may be held up by the change back to Kafka.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(2);
-/// Records that are under way from the spool to Kafka together.
-const TOGETHER: Limits = Limits { records: 256, bytes: 8 << 20 };
-
 /// Keeps deliveries.
 pub struct Keeper {
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     spool: Option<Spooling>,
-    answer_timeout: Duration,
-    metrics: Arc<Metrics>,
+    pub(super) answer_timeout: Duration,
+    pub(super) metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
-struct Spooling {
-    spool: Spool,
-    way: RwLock<Way>,
+pub(super) struct Spooling {
+    pub(super) spool: Spool,
+    pub(super) way: RwLock<Way>,
     /// The way leads to the spool now.
-    turned: Notify,
+    pub(super) turned: Notify,
     /// The oldest signed timestamp that is an event still.
-    limit: Duration,
+    pub(super) limit: Duration,
+    /// It was told that the disk does not answer.
+    is_stalled: AtomicBool,
 }
 
 impl Spooling {
-    fn has_failed(&self) -> bool {
-        self.spool.condition() == Condition::Failed
+    /// Whether it is of any use: of a disk that failed or does not answer nobody can wait for what Kafka may take.
+    fn works(&self) -> bool {
+        !matches!(self.spool.condition(), Condition::Failed | Condition::Stalled)
     }
 }
 
 /// Where deliveries go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Kafka,
     Spool,
 }
@@ -85,14 +76,6 @@ pub(super) enum KeepError {
     SpoolTimedOut,
 }
 
-/// How a pass through the spool ended.
-enum Pass {
-    /// All that was there is in the inbox.
-    Through,
-    /// Kafka does not take some or all of it.
-    Blocked,
-}
-
 impl Keeper {
     /// With a spool deliveries go there until Kafka has taken what it holds.
     pub fn new(
@@ -103,7 +86,13 @@ impl Keeper {
         health: Arc<Health>,
     ) -> Self {
         let limit = config.spooled_limit();
-        let spooling = |spool| Spooling { spool, way: RwLock::new(Way::Spool), turned: Notify::new(), limit };
+        let spooling = |spool| Spooling {
+            spool,
+            way: RwLock::new(Way::Spool),
+            turned: Notify::new(),
+            limit,
+            is_stalled: AtomicBool::new(false),
+        };
         let spool = spool.map(spooling);
         metrics.spool.in_use.set(i64::from(spool.is_some()));
         let keeper = Self { inbox, spool, answer_timeout: config.intake.answer_timeout, metrics, health };
@@ -113,7 +102,8 @@ impl Keeper {
 
     /// Keeps a delivery in the inbox or the spool. Once called it is not cancelled by dropping the future.
     pub(super) async fn keep(&self, record: InboxRecord) -> Result<Kept, KeepError> {
-        let Some(spooling) = self.spool.as_ref().filter(|spooling| !spooling.has_failed()) else {
+        let Some(spooling) = self.spool.as_ref().filter(|spooling| spooling.works()) else {
+            self.tell();
             // Before the topics have been looked at nobody knows whether the inbox would keep it.
             if self.health.intake().has(Concern::Starting) {
                 return Err(KeepError::Starting);
@@ -158,113 +148,35 @@ impl Keeper {
     }
 
     /// Says whether a delivery would be kept without Kafka.
-    fn tell(&self) {
-        let condition = self.spool.as_ref().map(|spooling| spooling.spool.condition());
-        self.health.intake().set_backed(condition == Some(Condition::Keeping));
+    pub(super) fn tell(&self) {
+        let Some(spooling) = &self.spool else { return self.health.intake().set_backed(false) };
+        let condition = spooling.spool.condition();
+        self.health.intake().set_backed(condition == Condition::Keeping);
+        let is_stalled = condition == Condition::Stalled;
+        if spooling.is_stalled.swap(is_stalled, Ordering::Relaxed) == is_stalled {
+            return;
+        }
+        if is_stalled {
+            // Its thread says how it is when the disk has answered.
+            self.metrics.spool.failed.set(1);
+            tracing::error!("the spool's disk does not answer: deliveries go to Kafka alone");
+        } else {
+            tracing::warn!("the spool's disk answers again");
+        }
     }
 
     /// Drains the spool whenever something is in it, and finds Kafka again whenever it was lost, until it is told to end.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let drain = async {
+            match &self.spool {
+                Some(spooling) => Drain::new(self, spooling).run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.inbox.stay_connected() => {}
-            () = self.drain() => {}
+            () = drain => {}
         }
     }
-
-    /// Never ends.
-    async fn drain(&self) {
-        let Some(spooling) = &self.spool else { return std::future::pending().await };
-        let (mut failed, mut moved): (Option<Instant>, _) = (None, BTreeSet::new());
-        loop {
-            let pass = self.pass(spooling, &mut moved).await;
-            self.tell();
-            match pass {
-                Ok(Pass::Through) if failed.is_none_or(|failed| failed.elapsed() > STEADY) => {
-                    if self.turn_back(spooling, &mut moved).await {
-                        rest(spooling, &mut moved).await;
-                        failed = Some(Instant::now());
-                    }
-                }
-                Ok(Pass::Through) => sleep(LOOK_PAUSE).await,
-                Ok(Pass::Blocked) => {
-                    failed = Some(Instant::now());
-                    sleep(RETRY_PAUSE).await;
-                }
-                // The spool has logged it. What is in it waits for the next start.
-                Err(_) => return self.metrics.spool.in_use.set(0),
-            }
-        }
-    }
-
-    /// Takes what came last while no delivery can come, and lets deliveries go to Kafka again. Says whether it did.
-    async fn turn_back(&self, spooling: &Spooling, moved: &mut BTreeSet<Place>) -> bool {
-        let mut way = spooling.way.write().await;
-        let last = timeout(CHANGE_PATIENCE, self.pass(spooling, moved)).await;
-        if !matches!(last, Ok(Ok(Pass::Through))) {
-            return false;
-        }
-        *way = Way::Kafka;
-        self.metrics.spool.in_use.set(0);
-        tracing::info!("the spool is empty: deliveries go to Kafka");
-        true
-    }
-
-    /// Moves what is in the spool now to the inbox, oldest first. What a partition does not take stays, and with it
-    /// all that comes after it in that partition. `moved` is what the inbox has and the spool could not forget yet.
-    async fn pass(&self, spooling: &Spooling, moved: &mut BTreeSet<Place>) -> Result<Pass, SpoolError> {
-        let (mut after, mut blocked) = (Place::default(), BTreeSet::new());
-        forget(spooling, moved).await?;
-        // With the last partition gone nothing is left to be tried; the rest of the spool need not be read for that.
-        while blocked.len() < self.inbox.partitions() {
-            let mut records = match spooling.spool.read(after, TOGETHER).await {
-                Err(SpoolError::Full(_)) => return Ok(Pass::Blocked),
-                read => read?,
-            };
-            let Some(last) = records.last() else {
-                return Ok(if blocked.is_empty() { Pass::Through } else { Pass::Blocked });
-            };
-            after = last.place;
-            records.retain(|spooled| {
-                let partition = self.inbox.partition(&spooled.record.key);
-                !moved.contains(&spooled.place) && !blocked.contains(&partition)
-            });
-            let appended = append_in_order(&self.inbox, records, spooling.limit, self.answer_timeout).await;
-            self.metrics.spool.drained.inc_by(appended.places.len() as u64);
-            blocked.extend(appended.stuck.into_keys());
-            moved.extend(appended.places);
-            forget(spooling, moved).await?;
-        }
-        Ok(Pass::Blocked)
-    }
-}
-
-/// Removes from the spool what the inbox has. On a full disk nothing can be removed; then it stays in `moved`.
-async fn forget(spooling: &Spooling, moved: &mut BTreeSet<Place>) -> Result<(), SpoolError> {
-    if moved.is_empty() {
-        return Ok(());
-    }
-    match spooling.spool.forget(moved.iter().copied().collect()).await {
-        Err(SpoolError::Full(_)) => {}
-        forgotten => {
-            forgotten?;
-            moved.clear();
-        }
-    }
-    Ok(())
-}
-
-/// Waits until deliveries go to the spool again, and removes meanwhile what could not be removed before.
-async fn rest(spooling: &Spooling, moved: &mut BTreeSet<Place>) {
-    while !moved.is_empty() {
-        tokio::select! {
-            () = spooling.turned.notified() => return,
-            () = sleep(RETRY_PAUSE) => {}
-        }
-        // The spool has logged why it could not; the next pass ends by it.
-        if forget(spooling, moved).await.is_err() {
-            break;
-        }
-    }
-    spooling.turned.notified().await;
 }

@@ -8,6 +8,7 @@ mod body;
 mod budget;
 mod chains;
 mod connections;
+mod drain;
 mod endpoint;
 mod guard;
 pub mod head;

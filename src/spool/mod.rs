@@ -4,6 +4,7 @@
 //! is ever left out: whatever comes before the inbox may repeat. One thread owns the file ([`writer`]), so that deliveries
 //! that wait together share one sync; [`store`] is what is asked of `SQLite`, and [`salvage`] of a file that is broken.
 
+mod condition;
 mod salvage;
 mod store;
 #[cfg(test)]
@@ -12,7 +13,6 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use crate::config;
 use crate::domain::inbox_record::InboxRecord;
 use crate::telemetry::metrics::Metrics;
 
+pub use condition::Condition;
 pub use salvage::Readable;
 pub use store::OpenError;
 
@@ -56,23 +57,11 @@ pub enum SpoolError {
     Failed(String),
 }
 
-/// Whether the spool would take a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Condition {
-    /// It would.
-    Keeping,
-    /// Not before something has left.
-    Full,
-    /// Not before a restart.
-    Failed,
-}
-
 /// A handle to the thread that has the file. When it is dropped the thread ends, after what it was asked to do.
 #[derive(Debug)]
 pub struct Spool {
     commands: mpsc::Sender<Command>,
-    condition: Arc<AtomicU8>,
+    health: Arc<condition::Health>,
 }
 
 /// What the thread can be asked.
@@ -89,22 +78,19 @@ impl Spool {
     /// Opens the spool, and salvages it first where its file is broken. Blocks while it reads the file.
     pub fn open(settings: &config::Spool, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let store = salvage::open(&settings.directory, settings.max_size_bytes)?;
-        let condition = Arc::new(AtomicU8::new(Condition::Keeping as u8));
+        let health = Arc::new(condition::Health::default());
         let (commands, receiver) = mpsc::channel();
-        let writer = writer::Writer::new(store, settings, Arc::clone(&condition), metrics);
+        let writer = writer::Writer::new(store, settings, Arc::clone(&health), metrics);
         std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(|error| OpenError::Unusable(settings.directory.clone(), error.to_string()))?;
-        Ok(Self { commands, condition })
+        Ok(Self { commands, health })
     }
 
     /// Whether it would take a delivery now.
     pub fn condition(&self) -> Condition {
-        [Condition::Keeping, Condition::Full]
-            .into_iter()
-            .find(|condition| *condition as u8 == self.condition.load(Ordering::Relaxed))
-            .unwrap_or(Condition::Failed)
+        self.health.condition()
     }
 
     /// Adds a record; done when it is synced. It may be there although this fails, or is not waited for.
@@ -125,7 +111,7 @@ impl Spool {
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SpoolError> {
         let (reply, answer) = oneshot::channel();
         let gone = || {
-            self.condition.store(Condition::Failed as u8, Ordering::Relaxed);
+            self.health.set(Condition::Failed);
             SpoolError::Failed("its thread is gone".to_owned())
         };
         self.commands.send(command(reply)).map_err(|_| gone())?;

@@ -13,21 +13,22 @@ use rusqlite::{ErrorCode, OpenFlags};
 use tempfile::TempDir;
 
 use super::store::{FILE, OpenError, Store, VERSION, explained};
-use super::{Place, Spooled};
+use super::{Limits, Place, Spooled};
 
 /// A new file that is being filled.
 const UNFINISHED: &str = "salvage.sqlite";
 /// Between the name of a file that was set aside and the time at which it was.
 const SET_ASIDE: &str = "broken-";
-/// Records that go to the new file in one transaction.
-const GROUP: usize = 256;
+/// What goes to the new file in one transaction.
+const GROUP: Limits = Limits { records: 256, bytes: 8 << 20 };
 /// Places that cannot be read one after another before the rest is given up: a page has far fewer records.
 const MAX_UNREADABLE: u64 = 100_000;
 
 /// The records of a file, read one by one. Places without a record are passed over: they were drained, or are unreadable.
 pub struct Readable {
     store: Store,
-    next: Place,
+    /// Where to read on; none: it was read to its end.
+    next: Option<Place>,
     last: Place,
     /// Places of which it is not known whether a record was there, for their pages are broken, and records that do not fit
     /// their digests.
@@ -84,18 +85,30 @@ fn sync(directory: &Path) -> std::io::Result<()> {
 /// Fills a new file with what can be read of a broken one.
 fn salvage(file: &Path, unfinished: &Path, max_size_bytes: u64) -> Result<u64, OpenError> {
     let mut new = Store::open(unfinished, max_size_bytes)?;
-    let (mut records, mut group) = (0, Vec::new());
-    let Ok(readable) = readable(file) else { return Ok(0) };
-    let mut readable = readable.peekable();
-    while let Some(spooled) = readable.next() {
-        group.push(spooled.record);
-        if group.len() == GROUP || readable.peek().is_none() {
-            records += u64::try_from(group.len()).unwrap_or_default();
+    let (mut records, mut group, mut bytes) = (0, Vec::new(), 0);
+    let mut readable = match readable(file) {
+        Ok(readable) => readable,
+        Err(error) => {
+            tracing::error!(%error, "nothing of the spool's file can be read");
+            return Ok(0);
+        }
+    };
+    loop {
+        let spooled = readable.next();
+        let is_end = spooled.is_none();
+        if let Some(Spooled { record, .. }) = spooled {
+            bytes += record.body.len();
+            group.push(record);
+        }
+        if is_end || group.len() == GROUP.records || bytes >= GROUP.bytes {
+            records += group.len() as u64;
             new.append(group.iter()).map_err(|error| explained(unfinished, &error))?;
-            group.clear();
+            (group, bytes) = (Vec::new(), 0);
+        }
+        if is_end {
+            return Ok(records);
         }
     }
-    Ok(records)
 }
 
 /// Everything that can be read of a file, which stays as it is. Where its owner was killed within a transaction a copy is read:
@@ -132,7 +145,7 @@ fn read(file: &Path, flags: OpenFlags) -> rusqlite::Result<Readable> {
     // A table of a newer format may be another one; of what `.recover` made the version may be missing.
     let (next, last) = if store.version()? > VERSION { (1, 0) } else { store.places()?.into_inner() };
     let unreadable = store.damaged();
-    Ok(Readable { store, next, last, unreadable, _copy: None })
+    Ok(Readable { store, next: Some(next), last, unreadable, _copy: None })
 }
 
 /// Nothing of it can be written, and so nothing be wanted of its directory.
@@ -146,7 +159,8 @@ fn unreadable(file: &Path, error: &rusqlite::Error) -> OpenError {
 impl Readable {
     /// The places that are left to be looked at.
     pub fn left(&self) -> u64 {
-        u64::try_from(self.last.saturating_sub(self.next).saturating_add(1)).unwrap_or_default()
+        let left = self.next.map_or(0, |next| self.last.saturating_sub(next).saturating_add(1));
+        u64::try_from(left).unwrap_or_default()
     }
 }
 
@@ -155,19 +169,26 @@ impl Iterator for Readable {
 
     fn next(&mut self) -> Option<Spooled> {
         let mut in_a_row = 0;
-        while self.next <= self.last && in_a_row < MAX_UNREADABLE {
-            let place = self.next;
-            self.next += 1;
-            match self.store.read_one(place) {
-                Ok(Some(Ok(spooled))) => return Some(spooled),
-                Ok(None) => {}
-                Ok(Some(Err(_))) => self.unreadable += 1,
-                Err(_) => {
+        while let (Some(from), true) = (self.next, in_a_row < MAX_UNREADABLE) {
+            match self.store.read_one(from) {
+                Ok(Some(Ok(spooled))) => {
+                    self.next = spooled.place.checked_add(1);
+                    return Some(spooled);
+                }
+                Ok(Some(Err(place))) => {
+                    self.unreadable += 1;
+                    self.next = place.checked_add(1);
+                }
+                // What the page had nobody knows, only that it had no place after the last.
+                Err(_) if from <= self.last => {
                     self.unreadable += 1;
                     in_a_row += 1;
+                    self.next = from.checked_add(1);
                 }
+                Ok(None) | Err(_) => break,
             }
         }
+        self.next = None;
         None
     }
 }

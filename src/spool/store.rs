@@ -186,17 +186,21 @@ impl Store {
             }
         }
         if !damaged.is_empty() {
-            self.set_aside(&damaged)?;
+            match self.set_aside(&damaged) {
+                // There is room for them when the sound ones have left.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {}
+                set_aside => set_aside?,
+            }
         }
         Ok(found)
     }
 
-    /// Each record by itself, so that one that cannot be read costs no other.
-    pub(super) fn read_one(&self, place: Place) -> rusqlite::Result<Option<Result<Spooled, Place>>> {
-        let mut select = self
-            .connection
-            .prepare("SELECT place, key, headers, body, digest FROM deliveries WHERE place = ?")?;
-        let mut rows = select.query([place])?;
+    /// The first record at a place or after it: each by itself, so that one that cannot be read costs no other.
+    pub(super) fn read_one(&self, from: Place) -> rusqlite::Result<Option<Result<Spooled, Place>>> {
+        let mut select = self.connection.prepare(
+            "SELECT place, key, headers, body, digest FROM deliveries WHERE place >= ? ORDER BY place LIMIT 1",
+        )?;
+        let mut rows = select.query([from])?;
         match rows.next()? {
             Some(row) => Ok(Some(sound(row)?)),
             None => Ok(None),
@@ -209,7 +213,10 @@ impl Store {
         let given = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'deliveries'), 0)";
         let first = "SELECT coalesce((SELECT min(place) FROM deliveries), 1)";
         let ask = |sql| self.connection.query_row(sql, [], |row| row.get::<_, Place>(0));
-        let last = ask(given).or_else(|_| ask(last))?;
+        let last = match (ask(given), ask(last)) {
+            (Ok(given), Ok(last)) => given.max(last),
+            (given, last) => given.or(last)?,
+        };
         Ok(ask(first).unwrap_or(1)..=last)
     }
 

@@ -160,6 +160,38 @@ fn a_record_that_does_not_fit_its_digest_is_set_aside() {
 }
 
 #[test]
+fn a_full_spool_gives_its_sound_records_although_there_is_no_room_to_set_others_aside() {
+    const SMALL: u64 = 256 << 10;
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = salvage::open(directory.path(), SMALL).unwrap();
+    let taken = (0..1000).take_while(|number| store.append([record(*number)].iter()).is_ok()).count();
+    drop(store);
+    let connection = rusqlite::Connection::open(directory.path().join(FILE)).unwrap();
+    connection.execute("UPDATE deliveries SET digest = zeroblob(32) WHERE place <= 20", []).unwrap();
+    drop(connection);
+    let mut store = salvage::open(directory.path(), SMALL).unwrap();
+    let sound = store.read(0, ALL).unwrap();
+    assert_eq!((sound.len(), store.usage().unwrap().damaged), (taken - 20, 0), "of {taken}");
+    store.forget(&sound.iter().map(|spooled| spooled.place).collect::<Vec<_>>()).unwrap();
+    assert_eq!(store.read(0, ALL).unwrap(), []);
+    let usage = store.usage().unwrap();
+    assert_eq!((usage.records, usage.damaged), (0, 20), "and then there is");
+}
+
+#[test]
+fn places_that_were_never_given_are_not_looked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(filled(directory.path(), 0..10));
+    let file = directory.path().join(FILE);
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.execute_batch("UPDATE deliveries SET place = 9223372036854775807 WHERE place = 10").unwrap();
+    for seq in [3, i64::MAX] {
+        connection.execute("UPDATE sqlite_sequence SET seq = ?", [seq]).unwrap();
+        assert_eq!(readable(&file).unwrap().count(), 10);
+    }
+}
+
+#[test]
 fn a_salvage_that_was_killed_is_done_again_or_finished() {
     let directory = tempfile::tempdir().unwrap();
     drop(filled(directory.path(), 0..10));
@@ -238,16 +270,16 @@ async fn what_waits_together_is_synced_together() {
 #[tokio::test]
 async fn a_full_spool_finds_out_by_itself_that_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, condition) =
-        (filled(directory.path(), 0..3), Arc::new(AtomicU8::new(Condition::Full as u8)));
+    let (mut store, health) = (filled(directory.path(), 0..3), Arc::new(condition::Health::default()));
+    health.set(Condition::Full);
     store.try_room().unwrap();
     assert_eq!(numbers(&mut store), [0, 1, 2], "nothing is left of the trial");
     let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
     let settings = config::Spool { directory: directory.path().to_owned(), max_size_bytes: SIZE };
-    let writer = writer::Writer::new(store, &settings, Arc::clone(&condition), metrics);
+    let writer = writer::Writer::new(store, &settings, Arc::clone(&health), metrics);
     let (commands, receiver) = mpsc::channel();
     std::thread::spawn(move || writer.run(&receiver));
-    let spool = Spool { commands, condition };
+    let spool = Spool { commands, health };
     spool.read(0, ALL).await.unwrap();
     spool.read(0, ALL).await.unwrap();
     assert_eq!(spool.condition(), Condition::Keeping);
@@ -256,7 +288,7 @@ async fn a_full_spool_finds_out_by_itself_that_there_is_room() {
 #[tokio::test]
 async fn a_spool_whose_thread_is_gone_has_failed() {
     let (commands, _) = mpsc::channel();
-    let spool = Spool { commands, condition: Arc::new(AtomicU8::new(Condition::Keeping as u8)) };
+    let spool = Spool { commands, health: Arc::default() };
     assert!(matches!(spool.append(record(0)).await, Err(SpoolError::Failed(_))));
     assert_eq!(spool.condition(), Condition::Failed, "deliveries go to Kafka");
 }

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::ErrorCode;
 
+use super::condition::{Condition, Health};
 use super::salvage;
 use super::store::{Store, Usage};
-use super::{Command, Condition, Reply, SpoolError};
+use super::{Command, Reply, SpoolError};
 use crate::config;
 use crate::domain::inbox_record::InboxRecord;
 use crate::telemetry::metrics::Metrics;
@@ -26,7 +26,7 @@ pub(super) struct Writer {
     directory: PathBuf,
     /// Broken files beside it, when last looked for: an append need not list the directory.
     set_aside: usize,
-    condition: Arc<AtomicU8>,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
     /// Why nothing is entrusted to the file any more.
     failed: Option<SpoolError>,
@@ -38,12 +38,12 @@ impl Writer {
     pub(super) fn new(
         store: Store,
         settings: &config::Spool,
-        condition: Arc<AtomicU8>,
+        health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let directory = settings.directory.clone();
         let set_aside = salvage::set_aside(&directory).len();
-        Self { store, directory, set_aside, condition, metrics, failed: None, looked: None }
+        Self { store, directory, set_aside, health, metrics, failed: None, looked: None }
     }
 
     /// Works until nobody holds the other end.
@@ -52,7 +52,9 @@ impl Writer {
         // What was received while a group was gathered, and does not belong to it.
         let mut next = None;
         loop {
+            self.health.busy(None);
             let received = next.take().map_or_else(|| commands.recv_timeout(TICK), Ok);
+            self.health.busy(Some(Instant::now()));
             match received {
                 Ok(Command::Append(record, reply)) => {
                     let mut group = vec![(record, reply)];
@@ -77,7 +79,7 @@ impl Writer {
                 Ok(Command::Forget(places, reply)) => {
                     let forgotten = self.store.forget(&places).map_err(|error| self.refused(&error));
                     if forgotten.is_ok() && self.failed.is_none() {
-                        self.condition.store(Condition::Keeping as u8, Ordering::Relaxed);
+                        self.health.set(Condition::Keeping);
                     }
                     let _ = reply.send(forgotten);
                 }
@@ -104,7 +106,7 @@ impl Writer {
         self.metrics.spool.sync_duration.observe(began.elapsed().as_secs_f64());
         match appended {
             Ok(()) => {
-                self.condition.store(Condition::Keeping as u8, Ordering::Relaxed);
+                self.health.set(Condition::Keeping);
                 Ok(())
             }
             Err(error) => Err(self.refused(&error)),
@@ -116,25 +118,21 @@ impl Writer {
         if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
             return self.failed(error);
         }
-        if self.failed.is_none() && self.condition() != Condition::Full as u8 {
-            self.condition.store(Condition::Full as u8, Ordering::Relaxed);
+        if self.failed.is_none() && self.health.said() != Condition::Full {
+            self.health.set(Condition::Full);
             tracing::error!(%error, "the spool is full");
         }
         SpoolError::Full(error.to_string())
     }
 
-    fn condition(&self) -> u8 {
-        self.condition.load(Ordering::Relaxed)
-    }
-
     /// A relay that is not ready is sent nothing that could find out that there is room again.
     fn look_for_room(&mut self) {
         let is_due = self.looked.is_none_or(|looked| looked.elapsed() >= TICK);
-        if self.condition() != Condition::Full as u8 || !is_due {
+        if self.health.said() != Condition::Full || !is_due {
             return;
         }
         match self.store.try_room() {
-            Ok(()) => self.condition.store(Condition::Keeping as u8, Ordering::Relaxed),
+            Ok(()) => self.health.set(Condition::Keeping),
             Err(error) => drop(self.refused(&error)),
         }
         self.looked = Some(Instant::now());
@@ -147,7 +145,7 @@ impl Writer {
         if self.failed.is_none() {
             tracing::error!(%error, "the spool is out of order");
             self.failed = Some(failure.clone());
-            self.condition.store(Condition::Failed as u8, Ordering::Relaxed);
+            self.health.set(Condition::Failed);
         }
         failure
     }

@@ -198,6 +198,8 @@ labels! {
         Created = "created",
         /// A request was changed: not every change is an event.
         Updated = "updated",
+        /// What came has left the inbox, or may have: nobody can tell any more.
+        Unknown = "unknown",
     }
 
     /// Why an id left the window.

@@ -118,7 +118,7 @@ families! {
         pub switches: IntCounter [] = "spool_switches_total",
             "Times that deliveries began to go to the disk.";
         pub failed: IntGauge [] = "spool_failed",
-            "1 while the spool takes nothing before a restart, or cannot be opened, else 0.";
+            "1 while the spool takes nothing: its disk failed or it cannot be opened (until a restart), or its disk does not answer; else 0.";
         pub records: IntGauge [] = "spool_records",
             "Deliveries on this node's disk that the inbox does not have yet.";
         pub bytes: IntGauge [] = "spool_bytes",
@@ -212,7 +212,7 @@ families! {
         pub snapshots: Labelled<SnapshotOutcome, IntCounter> [] = "reconcile_snapshots_total",
             "Requests that the REST API told, by what became of them.";
         pub missed: Labelled<MissedKind, IntCounter> [] = "reconcile_missed_events_total",
-            "Requests that were created or changed and of which no event came within the grace; not every change sends one.";
+            "Requests that were created or changed and of which no event came within the grace; not every change sends one. Of the unknown nobody can tell: the inbox may have forgotten.";
         pub last_success: IntGauge [] = "reconcile_last_success_timestamp_seconds",
             "Unix time in seconds at which this replica had last read all that changed; 0 before the first time.";
     }

@@ -42,6 +42,7 @@ mod the_ledger_says_where_to_go_on;
 mod the_listener_speaks_tls;
 mod the_process_ends_as_documented;
 mod the_spool_keeps_what_kafka_does_not;
+mod the_spools_way_is_steady;
 mod the_status_page_is_readable;
 mod topics_are_what_the_promises_need;
 mod what_a_spool_held_is_recovered;

@@ -18,7 +18,7 @@ fn directory(deployment: &Deployment, replica: &str) -> PathBuf {
 }
 
 /// A replica with a spool.
-fn with_spool(deployment: &Deployment, replica: &str) -> Plan {
+pub(crate) fn with_spool(deployment: &Deployment, replica: &str) -> Plan {
     deployment
         .replica(replica)
         .at_one_port()
@@ -29,7 +29,7 @@ fn with_spool(deployment: &Deployment, replica: &str) -> Plan {
 
 /// Waits until deliveries go to Kafka again.
 #[track_caller]
-fn wait_drained(relay: &Relay) {
+pub(crate) fn wait_drained(relay: &Relay) {
     wait_for("the spool is empty and not in use", AFTER_TIMEOUTS, || {
         (relay.metric("spool_records") == 0.0 && relay.metric("spool_in_use") == 0.0).then_some(())
     });
@@ -63,6 +63,11 @@ fn a_replica_that_is_killed_while_kafka_is_away_loses_and_repeats_nothing() {
         "{in_use}"
     );
     kafka.restart(None);
+    // Killed once more, while what was spooled is on its way.
+    let drained = || (relay.metric("spool_drained_total") > 0.0).then_some(());
+    wait_for("some are drained", AFTER_TIMEOUTS, drained);
+    relay.kill9();
+    relay.restart();
     let simulated = running.finish();
     wait_drained(&relay);
     deployment.wait_until_forwarded(AFTER_TIMEOUTS);
@@ -164,16 +169,16 @@ fn a_second_relay_on_the_same_directory_does_not_start() {
 }
 
 /// An event of request 1.
-fn event(deployment: &Deployment, id: &str) -> Delivery {
+pub(crate) fn event(deployment: &Deployment, id: &str) -> Delivery {
     deployment.delivery(format!(r#"{{"id":"{id}","type":"request","request":{{"id":1}}}}"#))
 }
 
-fn ids(published: &[Record]) -> Vec<&str> {
+pub(crate) fn ids(published: &[Record]) -> Vec<&str> {
     published.iter().map(|record| record.header("ce_id")).collect()
 }
 
 #[track_caller]
-fn assert_spooled(sender: &mut Sender, delivery: &Delivery) {
+pub(crate) fn assert_spooled(sender: &mut Sender, delivery: &Delivery) {
     assert_eq!(sender.ask(delivery), (200, r#"{"status":"spooled"}"#.to_owned()));
 }
 

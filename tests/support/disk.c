@@ -3,6 +3,7 @@
  *     sync        fsync and fdatasync fail with EIO
  *     full        writes fail with ENOSPC
  *     read-only   opening for writing fails with EROFS
+ *     hang        fsync and fdatasync do not return
  *
  * and it is only files whose names begin with "spool" that fail. */
 
@@ -60,6 +61,8 @@ static int descriptor_fails(int descriptor, const char *how) {
     int name(int descriptor) {                           \
         NEXT(int, #name, int);                           \
         REFUSE_IF(descriptor_fails(descriptor, "sync"), EIO) \
+        while (descriptor_fails(descriptor, "hang"))     \
+            usleep(50000);                               \
         return next(descriptor);                         \
     }
 SYNC(fsync)

@@ -14,6 +14,8 @@ pub enum Fault {
     Full,
     /// Opening for writing, with EROFS.
     ReadOnly,
+    /// Syncs, which do not return.
+    Hang,
 }
 
 /// A disk that is well.
@@ -55,6 +57,7 @@ impl Disk {
             Fault::Sync => "sync",
             Fault::Full => "full",
             Fault::ReadOnly => "read-only",
+            Fault::Hang => "hang",
         };
         // In one step: the relay must not read half a word.
         let written = self.folder.path().join("written");
