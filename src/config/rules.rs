@@ -8,7 +8,7 @@ use super::document::KeyPath;
 use super::keys::{self, Key};
 use super::properties::REFUSED;
 use super::reading::Reading;
-use super::{Config, FORWARD_DRAIN, Intake, Source, WINDOW_MARGIN};
+use super::{Api, Config, FORWARD_DRAIN, Intake, Source, WINDOW_MARGIN};
 
 /// Longer names make unreadable metrics, headers and paths.
 const MAX_SOURCE_NAME: usize = 64;
@@ -144,6 +144,9 @@ impl Rules<'_> {
                 "a list with at least one file: without a secret nothing is authentic",
             );
             self.ages(config, name, source);
+            if let Some(api) = &source.api {
+                self.reconcile(config, name, api);
+            }
             self.routes(name);
         }
     }
@@ -160,6 +163,16 @@ impl Rules<'_> {
         let least = source.max_redelivery_age + source.max_clock_skew + WINDOW_MARGIN;
         let wanted = format!("at least {}: {redelivery} + max_clock_skew + 30m", format_duration(least));
         self.require(config.dedup.window >= least, &[&path(&keys::WINDOW), &redelivery, &skew], wanted);
+    }
+
+    /// What never came is found in the inbox alone: what has left it by then is not found.
+    fn reconcile(&mut self, config: &Config, name: &str, api: &Api) {
+        let Some(every) = api.reconcile_every else { return };
+        let [key, grace] =
+            [&keys::RECONCILE_EVERY.row, &keys::GRACE.row].map(|row| KeyPath::of(row.path, name));
+        let most = config.inbox.retention.saturating_sub(api.grace);
+        let wanted = format!("less than {}: inbox.retention less {grace}", format_duration(most));
+        self.require(every < most, &[&key, &grace, &path(&keys::INBOX_RETENTION)], wanted);
     }
 
     /// A route that can match nothing is a slip, and its events would quietly go elsewhere.

@@ -26,7 +26,7 @@ impl Settlement {
         let metadata =
             uncommitted.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|error| error.to_string())?;
         let mut partitions = TopicPartitionList::new();
-        for topic in metadata.topics().iter().filter(|topic| takes_events(config, topic.name())) {
+        for topic in metadata.topics().iter().filter(|topic| is_written(config, topic.name())) {
             for partition in topic.partitions() {
                 partitions.add_partition(topic.name(), partition.id());
             }
@@ -47,11 +47,12 @@ impl Settlement {
     }
 }
 
-/// Whether events, or dead letters, of this configuration can go to the topic.
-fn takes_events(config: &Config, topic: &str) -> bool {
+/// Whether events, dead letters or snapshots of this configuration can go to the topic.
+fn is_written(config: &Config, topic: &str) -> bool {
     let is_a_log = [&config.inbox.topic, &config.ledger.topic].iter().any(|log| log.as_str() == topic);
     let is_routed_to = || config.sources.values().any(|source| source.routes.may_name(topic));
-    !is_a_log && (config.forward.dead_letter_topic.as_str() == topic || is_routed_to())
+    let has_snapshots = || config.apis().any(|(_, api)| api.snapshot_topic.as_str() == topic);
+    !is_a_log && (config.forward.dead_letter_topic.as_str() == topic || is_routed_to() || has_snapshots())
 }
 
 /// Where partitions end, as this client's isolation level has it.

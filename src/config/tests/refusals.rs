@@ -128,6 +128,10 @@ fn rules_between_keys_are_checked() {
             "sources.main.api.snapshot_topic: found \"clearfeed.request-snapshots\", wanted another topic than sources.b",
         ),
         (
+            "[sources.main.api]\ntoken_file = \"x\"\nreconcile_every = \"71h50m\"",
+            "sources.main.api.reconcile_every: found \"71h50m\", wanted less than 2days 23h 50m: inbox.retention less sources.main.api.grace",
+        ),
+        (
             "[intake]\nlame_duck = \"25s\"",
             "intake.shutdown_timeout: found \"25s\", wanted more than intake.lame_duck",
         ),

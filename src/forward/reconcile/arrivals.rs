@@ -18,8 +18,8 @@ use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
 /// Without any progress for so long it is given up.
 const STALLED: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-/// Kept beyond what is asked for: another source may ask for a little more, and the inbox would be read again.
-const SLACK_MS: i64 = 30 * 60 * 1000;
+/// Kept beyond the longest grace: another source may ask for a little more, and the inbox would be read again.
+const SLACK: Duration = Duration::from_secs(30 * 60);
 
 /// What came, since some instant.
 pub(super) struct Arrivals {
@@ -30,6 +30,8 @@ pub(super) struct Arrivals {
     next: BTreeMap<i32, i64>,
     /// Everything since then was read, in ms since 1970.
     from_ms: i64,
+    /// What is kept beyond what is asked for.
+    slack_ms: i64,
     /// By source and request: when the last event of it came, in ms since 1970.
     last: HashMap<String, HashMap<u64, i64>>,
 }
@@ -38,12 +40,14 @@ impl Arrivals {
     /// Makes the reader; nothing is sent yet.
     pub(super) fn new(config: &Config, monitor: Monitor, sources: &[&str]) -> Result<Self, ClientError> {
         let client = properties::ledger_reader(config)?;
+        let grace = config.apis().map(|(_, api)| api.grace).max().unwrap_or_default();
         Ok(Self {
             consumer: BaseConsumer::from_config_and_context(&client, monitor)?,
             topic: config.inbox.topic.as_str().to_owned(),
             partitions: config.inbox.partitions,
             next: BTreeMap::new(),
             from_ms: 0,
+            slack_ms: i64::try_from((grace + SLACK).as_millis()).unwrap_or(i64::MAX),
             last: sources.iter().map(|source| ((*source).to_owned(), HashMap::new())).collect(),
         })
     }
@@ -71,7 +75,7 @@ impl Arrivals {
             self.from_ms = from_ms;
             self.last.values_mut().for_each(HashMap::clear);
         }
-        self.from_ms = self.from_ms.max(from_ms - SLACK_MS);
+        self.from_ms = self.from_ms.max(from_ms.saturating_sub(self.slack_ms));
         let kept_ms = self.from_ms;
         self.last.values_mut().for_each(|requests| requests.retain(|_, last_ms| *last_ms >= kept_ms));
         let mut stretches = Vec::new();

@@ -32,6 +32,8 @@ pub(super) struct Missed {
     pub(super) created: Vec<(u64, Timestamp)>,
     /// How many were only changed: a hint.
     pub(super) updated: u64,
+    /// How many are from before what the inbox keeps.
+    pub(super) unknown: u64,
 }
 
 impl Candidates {
@@ -68,6 +70,15 @@ impl Candidates {
 }
 
 impl Due {
+    /// Takes out those of which events may have left the inbox, which keeps what came since `kept`; says how many.
+    pub(super) fn forget_before(&mut self, kept: Timestamp) -> u64 {
+        let due = self.created.len() + self.updated.len();
+        for requests in [&mut self.created, &mut self.updated] {
+            requests.retain(|(_, at)| before(*at) >= kept);
+        }
+        (due - self.created.len() - self.updated.len()) as u64
+    }
+
     /// From when on the inbox has to be known; none: nothing is due.
     pub(super) fn since(&self) -> Option<Timestamp> {
         let oldest = self.created.iter().chain(&self.updated).map(|(_, at)| *at).min()?;
@@ -80,6 +91,7 @@ impl Due {
         Missed {
             created: self.created.iter().filter(is_missed).copied().collect(),
             updated: self.updated.iter().filter(is_missed).count() as u64,
+            unknown: 0,
         }
     }
 }
@@ -120,13 +132,20 @@ mod tests {
         let due = candidates.due(at(60));
         assert_eq!(due.since(), Some(at(10 - 300)));
         let came = |request, since| request == 2 && since == at(20 - 300);
-        assert_eq!(due.judge(came), Missed { created: vec![(1, at(10))], updated: 1 });
+        assert_eq!(due.judge(came), Missed { created: vec![(1, at(10))], updated: 1, unknown: 0 });
         assert_eq!(due.judge(|_, _| true), Missed::default());
         assert_eq!(candidates.due(at(60)), Due::default(), "each is judged once");
         candidates.put_back(due);
         assert_eq!(candidates.due(at(60)).created.len(), 2, "unless it could not be");
         assert_eq!(candidates.due(at(100)).created, [(5, at(90))], "the grace is over");
         assert_eq!(candidates.due(at(100)).since(), None);
+    }
+
+    #[test]
+    fn of_what_the_inbox_does_not_keep_nothing_is_said() {
+        let mut due = candidates(&[(1, 10, 10), (2, 20, 20), (3, -500, 15), (4, -500, 30)]).due(at(60));
+        assert_eq!(due.forget_before(at(20 - 300)), 2);
+        assert_eq!(due, Due { created: vec![(2, at(20))], updated: vec![(4, at(30))] });
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(super) fn start(
         updates,
         report: Arc::clone(&report),
         runtime,
+        kept: config.inbox.retention,
         largest: properties::max_record_bytes(config) - properties::RECORD_OVERHEAD_BYTES / 2,
     };
     std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || reconciler.run())?;

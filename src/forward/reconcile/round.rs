@@ -15,9 +15,8 @@ use super::report::Report;
 use crate::clearfeed::{ApiError, Client, FilterBy, MAX_LIMIT, Page, Query};
 use crate::config::Api;
 use crate::domain::watermark::{Watermark, Watermarks};
-use crate::telemetry::labels::{MissedKind, SnapshotOutcome};
+use crate::telemetry::labels::SnapshotOutcome;
 use crate::telemetry::metrics::ReconcileMetrics;
-use crate::telemetry::status::{MissedRequest, ReconcileState};
 
 /// How long a page is asked for again within a round: the next round is not far.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,8 +28,6 @@ const AHEAD: SignedDuration = SignedDuration::from_hours(1);
 /// the watermarks with it.
 const BATCH: usize = 300;
 const BATCH_BYTES: usize = 4 << 20;
-/// How many of the requests without an event `/status` lists.
-const LISTED: usize = 20;
 
 /// One source, and how far it is.
 pub(super) struct Source {
@@ -43,6 +40,8 @@ pub(super) struct Source {
     metrics: Arc<ReconcileMetrics>,
     next: Instant,
     candidates: Candidates,
+    /// What was found, and the watermark that says so: it counts when the ledger has that.
+    uncounted: Option<(Missed, Watermark)>,
 }
 
 impl Source {
@@ -59,6 +58,7 @@ impl Source {
             metrics,
             next: Instant::now(),
             candidates: Candidates::default(),
+            uncounted: None,
         }
     }
 }
@@ -83,6 +83,8 @@ pub(super) struct Reconciler {
     pub(super) updates: SyncSender<Update>,
     pub(super) report: Arc<Report>,
     pub(super) runtime: Handle,
+    /// How long the inbox keeps what came.
+    pub(super) kept: Duration,
     /// Bytes of the longest JSON that a record has room for.
     pub(super) largest: usize,
 }
@@ -122,6 +124,12 @@ impl Reconciler {
         for source in &mut self.sources {
             source.next = Instant::now();
             source.candidates = Candidates::default();
+            // It was written although nobody could say so.
+            if let Some((missed, mark)) = source.uncounted.take()
+                && marks.get(&source.name).is_some_and(|written| written.judged() == mark.judged())
+            {
+                self.report.found(&source.name, &source.metrics, &missed, &mark);
+            }
         }
         Some(Duty { epoch, marks })
     }
@@ -147,7 +155,7 @@ impl Reconciler {
             if detail.is_some() {
                 source.next = started + source.every.min(TRY_AGAIN);
             }
-            self.tell(index, detail);
+            self.report.ended(&source.name, detail);
         }
         true
     }
@@ -160,6 +168,9 @@ impl Reconciler {
             Some(mark) => mark.clone(),
             None => self.beginning(&name, now)?,
         };
+        if mark.judged_ahead_of(now, grace) {
+            tracing::warn!(source = name, "a clock was ahead: what it took for judged is judged again");
+        }
         let mut query = Query {
             filter_by: FilterBy::UpdatedAt,
             after: mark.ask_from(grace),
@@ -185,11 +196,15 @@ impl Reconciler {
             self.hand_over(index, duty, snapshots, &mark)?;
         }
         let until = cutoff(now, grace);
-        let missed = self.judge(index, until)?;
+        let missed = self.judge(index, now, until)?;
         mark.judged_until(until, grace);
+        self.sources[index].uncounted = Some((missed, mark.clone()));
         // Also where nothing changed: the ledger says the watermark again before its retention takes it.
         self.hand_over(index, duty, Vec::new(), &mark)?;
-        self.count(index, &missed, &mark);
+        let source = &mut self.sources[index];
+        if let Some((missed, mark)) = source.uncounted.take() {
+            self.report.found(&source.name, &source.metrics, &missed, &mark);
+        }
         Ok(())
     }
 
@@ -253,64 +268,16 @@ impl Reconciler {
     }
 
     /// Which events were due by `until` and never came.
-    fn judge(&mut self, index: usize, until: Timestamp) -> Result<Missed, Ended> {
+    fn judge(&mut self, index: usize, now: Timestamp, until: Timestamp) -> Result<Missed, Ended> {
         let source = &mut self.sources[index];
-        let due = source.candidates.due(until);
-        let Some(since) = due.since() else { return Ok(Missed::default()) };
+        let mut due = source.candidates.due(until);
+        let unknown = due.forget_before(cutoff(now, self.kept));
+        let Some(since) = due.since() else { return Ok(Missed { unknown, ..Missed::default() }) };
         if let Err(error) = self.arrivals.catch_up(since) {
             source.candidates.put_back(due);
             return Err(error.into());
         }
-        Ok(due.judge(|request, since| self.arrivals.came_since(&source.name, request, since)))
-    }
-
-    /// The ledger has it: what nothing came of is counted once, whoever goes on.
-    fn count(&self, index: usize, missed: &Missed, mark: &Watermark) {
-        let source = &self.sources[index];
-        let counters = &source.metrics.missed;
-        counters.of(MissedKind::Created).inc_by(missed.created.len() as u64);
-        counters.of(MissedKind::Updated).inc_by(missed.updated);
-        let now = Timestamp::now();
-        source.metrics.last_success.set(now.as_second());
-        if let Some((request, created)) = missed.created.first() {
-            tracing::error!(
-                source = source.name,
-                missed = missed.created.len(),
-                request,
-                %created,
-                "requests were created, and no event of them came"
-            );
-        }
-        self.report.update(&source.name, |status| {
-            status.last_success = Some(now);
-            status.newest_change = Some(mark.updated());
-            status.missed_created += missed.created.len() as u64;
-            status.missed_updated += missed.updated;
-            let newest = missed.created.iter().rev();
-            let listed =
-                newest.map(|(request, created)| MissedRequest { request: *request, created: *created });
-            status.missed.splice(..0, listed);
-            status.missed.truncate(LISTED);
-        });
-    }
-
-    /// Tells how a round ended, where that is news.
-    fn tell(&self, index: usize, failed: Option<String>) {
-        let source = self.sources[index].name.as_str();
-        let state = match &failed {
-            None => ReconcileState::Active,
-            Some(detail) => ReconcileState::Failing { detail: detail.clone() },
-        };
-        let before = self.report.update(source, |status| status.state = state.clone());
-        if before.as_ref() == Some(&state) {
-            return;
-        }
-        match (failed, before) {
-            (Some(detail), _) => tracing::warn!(source, detail, "ClearFeed's API is asked in vain"),
-            (None, Some(ReconcileState::Failing { .. })) => {
-                tracing::info!(source, "ClearFeed's API answers again");
-            }
-            (None, _) => {}
-        }
+        let missed = due.judge(|request, since| self.arrivals.came_since(&source.name, request, since));
+        Ok(Missed { unknown, ..missed })
     }
 }
