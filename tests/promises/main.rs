@@ -46,5 +46,6 @@ mod the_spools_way_is_steady;
 mod the_status_page_is_readable;
 mod topics_are_what_the_promises_need;
 mod what_a_spool_held_is_recovered;
+mod what_is_spooled_outlives_the_power;
 mod what_never_came_is_found;
 mod what_others_do_to_our_topics;

@@ -1,5 +1,7 @@
-//! A disk that fails when a test wants it to, as far as the relay's spool can see: a library that is loaded before libc.
+//! A disk that fails when a test wants it to, as far as the relay's spool can see, and tells what was done with it: a library
+//! that is loaded before libc.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -16,6 +18,33 @@ pub enum Fault {
     ReadOnly,
     /// Syncs, which do not return.
     Hang,
+}
+
+/// What was done with a file or a directory of a spool, or to which directory was synced.
+#[derive(Debug)]
+pub struct Operation {
+    pub path: PathBuf,
+    pub what: What,
+}
+
+#[derive(Debug)]
+pub enum What {
+    Create,
+    Write(usize, Vec<u8>),
+    Truncate(usize),
+    Sync,
+    Remove,
+    Rename(PathBuf),
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Write(at, bytes) => write!(f, "write of {} bytes at {at}", bytes.len())?,
+            other => write!(f, "{other:?}")?,
+        }
+        write!(f, " of {:?}", self.path)
+    }
 }
 
 /// A disk that is well.
@@ -46,9 +75,38 @@ impl Disk {
         self.folder.path().join("fault")
     }
 
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     /// For a process that is to have this disk.
-    pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
-        [("LD_PRELOAD", self.library()), ("BROKEN_DISK", self.switch())]
+    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        [("LD_PRELOAD", self.library()), ("BROKEN_DISK", self.switch()), ("DISK_LOG", self.log())]
+    }
+
+    /// What was done so far, in its order.
+    pub fn operations(&self) -> Vec<Operation> {
+        let log = std::fs::read(self.log()).unwrap();
+        let (mut rest, mut operations) = (&log[..], Vec::new());
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let mut line = str::from_utf8(&rest[..end]).unwrap().splitn(4, ' ');
+            let mut next = || line.next().unwrap();
+            let (what, at, length, path) = (next(), next(), next(), next());
+            let at = at.parse().unwrap();
+            let (bytes, after) = rest[end + 1..].split_at(length.parse().unwrap());
+            let what = match what {
+                "create" => What::Create,
+                "write" => What::Write(at, bytes.to_vec()),
+                "truncate" => What::Truncate(at),
+                "sync" => What::Sync,
+                "remove" => What::Remove,
+                "rename" => What::Rename(str::from_utf8(bytes).unwrap().into()),
+                _ => panic!("{what}?"),
+            };
+            operations.push(Operation { path: path.into(), what });
+            rest = after;
+        }
+        operations
     }
 
     /// From now on this fails, and nothing else.
