@@ -73,6 +73,11 @@ fn create(directory: &Path) -> std::io::Result<()> {
     let new: Vec<_> = directory.ancestors().take_while(|folder| !folder.exists()).collect();
     // It holds bodies.
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // Who made it before may have been killed before this, or not have thought of it. A folder that the relay may not look
+    // into is not the relay's to keep.
+    if let Some(parent) = directory.parent().filter(|_| new.is_empty()) {
+        let _ = sync(parent);
+    }
     new.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 

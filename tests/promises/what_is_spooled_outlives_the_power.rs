@@ -10,9 +10,9 @@ use clearfeed_relay::spool::{self, Limits, Spool};
 use clearfeed_relay::telemetry::metrics::Metrics;
 use tempfile::TempDir;
 
+use crate::support::disk::{Operation, What};
 use crate::support::{Deployment, Disk, Power, Sender, block_on};
 
-const DELIVERIES: usize = 12;
 const FILE: &str = "spool.sqlite";
 
 /// Of a part of a page of the spool's file, of a page, and of several.
@@ -37,21 +37,37 @@ fn read(directory: &Path, metrics: &Arc<Metrics>, case: &str) -> (Vec<String>, O
     (found, recovered)
 }
 
-/// A disk loses what was not synced, or some of it: after each thing that a relay did with its spool's files the power goes,
-/// and what may be left of them is read.
 #[test]
 fn whenever_the_power_goes_each_answered_delivery_is_there_once_in_its_order() {
+    assert_outlives(12, |_, _| ());
+}
+
+/// By systemd, or by a relay that was killed at once: the name is not on the disk only because it can be seen.
+#[test]
+fn so_it_is_in_a_directory_that_was_made_just_before() {
+    assert_outlives(2, |directory, power| {
+        fs::create_dir(directory).unwrap();
+        power.apply(Operation { path: directory.to_owned(), what: What::Create });
+    });
+}
+
+/// A disk loses what was not synced, or some of it: after each thing that a relay did with its spool's files the power goes,
+/// and what may be left of them is read.
+fn assert_outlives(deliveries: usize, prepare: impl FnOnce(&Path, &mut Power)) {
     let disk = Disk::new();
     let deployment = Deployment::at("power", "127.0.0.1:1");
-    let directory = deployment.secret_file().with_file_name("spool");
+    // As the log has it: without links.
+    let directory = deployment.secret_file().canonicalize().unwrap().with_file_name("spool");
+    let mut power = Power::new(&directory);
+    prepare(&directory, &mut power);
     let plan = deployment.relay().set("spool.directory", &format!("{directory:?}"));
     let mut relay = plan.on(&disk).start();
-    let bodies: Vec<_> = (0..DELIVERIES).map(body).collect();
+    let bodies: Vec<_> = (0..deliveries).map(body).collect();
     // How much had been done when each was answered.
     let mut answers = Vec::new();
     for (number, body) in bodies.iter().enumerate() {
         // What a relay did not sync the next one may take for synced.
-        if number == DELIVERIES / 2 {
+        if number == deliveries / 2 {
             relay.kill9();
             relay.restart();
         }
@@ -64,7 +80,7 @@ fn whenever_the_power_goes_each_answered_delivery_is_there_once_in_its_order() {
     let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
     // In memory: a disk would sync for seconds what is read once.
     let folder = TempDir::new_in("/dev/shm").unwrap();
-    let (mut power, mut known, mut last) = (Power::new(&directory), HashSet::new(), "nothing".to_owned());
+    let (mut known, mut last) = (HashSet::new(), "nothing".to_owned());
     for (done, next) in disk.operations().into_iter().map(Some).chain([None]).enumerate() {
         let answered = answers.iter().filter(|before| **before <= done).count();
         for (kept, image) in power.images() {
@@ -96,5 +112,5 @@ fn whenever_the_power_goes_each_answered_delivery_is_there_once_in_its_order() {
     let files =
         files.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()));
     assert!(power.seen() == Some(files.collect()), "something was done that the log does not tell");
-    assert!(known.len() > 20 * DELIVERIES, "only {} images: the disk was hardly used", known.len());
+    assert!(known.len() > 20 * deliveries, "only {} images: the disk was hardly used", known.len());
 }
