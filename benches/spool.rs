@@ -10,12 +10,13 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clearfeed_relay::config::{self, Role};
 use clearfeed_relay::domain::inbox_record::{InboxRecord, header};
-use clearfeed_relay::spool::Spool;
+use clearfeed_relay::spool::{Spool, readable};
 use clearfeed_relay::telemetry::metrics::Metrics;
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
@@ -35,6 +36,7 @@ struct Measured {
     group: Vec<f64>,
     grouped_per_second: Vec<f64>,
     record_bytes: Vec<f64>,
+    opened_s_per_gib: Vec<f64>,
 }
 
 fn main() {
@@ -61,8 +63,10 @@ fn main() {
             median(&mut measured.grouped_per_second),
         );
     }
-    let bytes = median(&mut columns[APPENDERS.len() - 1].record_bytes);
+    let largest = columns.last_mut().unwrap();
+    let (bytes, opened) = (median(&mut largest.record_bytes), median(&mut largest.opened_s_per_gib));
     println!("\nA body of {BODY_BYTES} bytes takes {bytes:.0} bytes of the disk.");
+    println!("To open and check a file that is in the page cache takes {opened:.2} s a GiB.");
 }
 
 /// Appends through the spool as the relay does. Returns how many shared a sync.
@@ -88,12 +92,28 @@ fn spool(appenders: usize, measured: &mut Measured) -> f64 {
     waited.sort_by(f64::total_cmp);
     let records = waited.len() as f64;
     let group = records / metrics.spool.sync_duration.get_sample_count() as f64;
-    let file = folder.path().join("spool.sqlite");
+    let bytes = folder.path().join("spool.sqlite").metadata().unwrap().len() as f64;
+    drop(spool);
+    wait_unlocked(folder.path());
+    let opening = Instant::now();
+    let opened = Spool::open(&settings, metrics).unwrap();
+    let opening = opening.elapsed().as_secs_f64();
+    drop(opened);
+    measured.opened_s_per_gib.push(opening * f64::from(1 << 30) / bytes);
     measured.per_second.push(records / elapsed);
     measured.p99_ms.push(waited[waited.len() * 99 / 100]);
     measured.group.push(group);
-    measured.record_bytes.push(file.metadata().unwrap().len() as f64 / records);
+    measured.record_bytes.push(bytes / records);
     group
+}
+
+/// Its thread ends a moment after its handle.
+fn wait_unlocked(directory: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while readable(&directory.join("spool.sqlite")).is_err() {
+        assert!(Instant::now() < deadline, "the spool is still open");
+        std::thread::yield_now();
+    }
 }
 
 /// Records a second in a plain file that is synced after so many.
