@@ -49,6 +49,10 @@ impl MockBroker {
         assert_eq!(self.answer(), topic);
     }
 
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     fn answer(&mut self) -> String {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();

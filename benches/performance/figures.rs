@@ -28,8 +28,17 @@ pub struct Summary {
     pub median: f64,
 }
 
-const COLUMNS: [&str; 8] =
-    ["cpu_us", "events_s", "p50_ms", "p99_ms", "p999_ms", "core_percent", "rss_mib", "peak_mib"];
+const COLUMNS: [&str; 9] = [
+    "cpu_us",
+    "broker_cpu_us",
+    "events_s",
+    "p50_ms",
+    "p99_ms",
+    "p999_ms",
+    "core_percent",
+    "rss_mib",
+    "peak_mib",
+];
 
 impl Figures {
     pub fn add(&mut self, row: Name<'_>, figures: &[(&'static str, f64)]) {
@@ -66,7 +75,7 @@ impl Figures {
     /// Two lines a row: the median, and below it the minimum.
     pub fn print(&self) {
         print!("\n{:<7}{:<22}{:<17}{:<7}", "broker", "load", "server", "");
-        COLUMNS.iter().for_each(|name| print!("{name:>13}"));
+        COLUMNS.iter().for_each(|name| print!("{name:>14}"));
         println!();
         for row in &self.0 {
             let (known, others): (Vec<_>, Vec<_>) =
@@ -82,7 +91,7 @@ impl Figures {
                 print!("{:<7}{:<22}{:<17}{which:<7}", name[0], name[1], name[2]);
                 for column in COLUMNS {
                     let value = row.figures.get(column).and_then(|rounds| summary(rounds)).map(of);
-                    print!("{:>13}", value.map(rounded).unwrap_or_default());
+                    print!("{:>14}", value.map(rounded).unwrap_or_default());
                 }
                 println!();
             }

@@ -18,8 +18,8 @@ use crate::support::pause;
 
 /// Requests that the events are about: enough to spread over all partitions.
 const REQUESTS: NonZeroU64 = NonZeroU64::new(1000).unwrap();
-/// Of an open loop: so many that none waits for a connection at 10,000/s and an answer in 25 ms.
-const OPEN_CONNECTIONS: usize = 256;
+/// What the server has to accept all connections, before the first delivery.
+const ACCEPTED: Duration = Duration::from_millis(100);
 /// How long one load may take.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ pub enum Pace {
 pub struct Outcome {
     pub began: Instant,
     pub wall: Duration,
-    /// All of them, in ascending order: from when each was to be sent until it was answered 200.
+    /// All of them, in ascending order: until it was answered 200, from when each was to be sent at so many a second, and else from when it was.
     pub latencies: Vec<Duration>,
 }
 
@@ -76,12 +76,13 @@ impl Load {
         matches!(self.pace, Pace::Open { .. })
     }
 
-    /// Sends all of it; each run has events of its own.
-    pub fn send(self, port: u16, run: u64) -> Outcome {
+    /// Sends all of it; each run has events of its own. `before` is called when all is signed and connected, just before
+    /// the first delivery: what it counts is deliveries and nothing else.
+    pub fn send<T>(self, port: u16, run: u64, before: impl FnOnce() -> T) -> (T, Outcome) {
         let requests = Arc::new(self.requests(run));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(LONGEST, self.send_all(port, requests))
+            tokio::time::timeout(LONGEST, self.send_all(port, requests, before))
                 .await
                 .expect("the load is never over")
         })
@@ -113,15 +114,27 @@ impl Load {
         requests
     }
 
-    async fn send_all(self, port: u16, requests: Arc<Vec<Bytes>>) -> Outcome {
-        let connections = match self.pace {
+    fn connections(self) -> usize {
+        match self.pace {
             Pace::Saturated { connections } => connections,
-            Pace::Open { .. } => OPEN_CONNECTIONS,
-        };
+            // Each has 100 ms for an answer before its next delivery, at 10,000/s 25 ms.
+            Pace::Open { per_second } => (per_second as usize / 10).clamp(8, 256),
+        }
+    }
+
+    async fn send_all<T>(
+        self,
+        port: u16,
+        requests: Arc<Vec<Bytes>>,
+        before: impl FnOnce() -> T,
+    ) -> (T, Outcome) {
+        let connections = self.connections();
         let mut open = Vec::new();
         for _ in 0..connections {
             open.push(Connection::open(port, self.new_connections).await);
         }
+        pause(ACCEPTED);
+        let before = before();
         let (began, mut tasks) = (Instant::now(), JoinSet::new());
         match self.pace {
             Pace::Saturated { .. } => {
@@ -151,7 +164,7 @@ impl Load {
         let mut latencies = tasks.join_all().await.concat();
         let wall = began.elapsed();
         latencies.sort_unstable();
-        Outcome { began, wall, latencies }
+        (before, Outcome { began, wall, latencies })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::downstream::Downstream;
 use crate::figures::{Figures, Name};
 use crate::load::{Load, Pace, intended, percentile_ms};
 use crate::server::Cores;
-use crate::stage::{Broker, Running, Stage};
+use crate::stage::{Broker, Cpu, Running, Stage};
 use crate::support::{Kafka, pause};
 use crate::{acknowledgement, rebuild, window};
 
@@ -186,16 +186,14 @@ impl Scenarios {
         let reader = forwarding.filter(|stage| load.is_open() && stage.broker.is_real()).map(|stage| {
             Downstream::start(stage.broker.servers(), &stage.deployment.events(), self.runs, load.events)
         });
-        let before = running.server.cpu();
         let forwarded = forwarding.map(|_| running.forwarded());
-        let outcome = load.send(running.intake, self.runs);
+        let (before, outcome) = load.send(running.intake, self.runs, || running.cpu());
         let mut wall = outcome.wall;
         if let Some(forwarded) = forwarded {
             running.wait_forwarded(forwarded + load.events as u64);
             wall = outcome.began.elapsed();
         }
-        let cpu = running.server.cpu() - before;
-        let mut figures = work(load.events, wall, cpu, running);
+        let mut figures = work(load.events, wall, before, running);
         figures.extend(
             [("p50_ms", 500), ("p99_ms", 990), ("p999_ms", 999)]
                 .map(|(name, per_mille)| (name, percentile_ms(&outcome.latencies, per_mille))),
@@ -216,12 +214,12 @@ impl Scenarios {
             self.runs += 1;
             let before = forward.forwarded();
             forward.server.signal("STOP");
-            load.send(filler.intake, self.runs);
-            let (cpu, began) = (forward.server.cpu(), Instant::now());
+            load.send(filler.intake, self.runs, || ());
+            let (cpu, began) = (forward.cpu(), Instant::now());
             forward.server.signal("CONT");
             forward.wait_forwarded(before + load.events as u64);
             if round > 0 {
-                let figures = work(load.events, began.elapsed(), forward.server.cpu() - cpu, &forward);
+                let figures = work(load.events, began.elapsed(), cpu, &forward);
                 self.figures.add(row, &figures);
             }
         }
@@ -253,12 +251,16 @@ impl Scenarios {
     }
 }
 
-/// What so many events took.
-fn work(events: usize, wall: Duration, cpu: Duration, running: &Running) -> Vec<(&'static str, f64)> {
-    let (events, seconds, cpu) = (events as f64, wall.as_secs_f64(), cpu.as_secs_f64());
+/// What so many events took, the server and its broker.
+fn work(events: usize, wall: Duration, before: Cpu, running: &Running) -> Vec<(&'static str, f64)> {
+    let now = running.cpu();
+    let (cpu, broker) =
+        ((now.server - before.server).as_secs_f64(), (now.broker - before.broker).as_secs_f64());
+    let (events, seconds) = (events as f64, wall.as_secs_f64());
     let (rss_mib, peak_mib) = running.server.memory_mib();
     vec![
         ("cpu_us", cpu * 1e6 / events),
+        ("broker_cpu_us", broker * 1e6 / events),
         ("events_s", events / seconds),
         ("core_percent", cpu * 100.0 / seconds),
         ("rss_mib", rss_mib),

@@ -44,6 +44,14 @@ impl Cores {
     }
 }
 
+/// User and system time of a process so far: fields 14 and 15 of its `stat`, in Linux's 100 ticks a second.
+pub fn cpu(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks: u32 = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<u32>().unwrap()).sum();
+    ticks * Duration::from_millis(10)
+}
+
 pub struct Server {
     process: Child,
 }
@@ -66,13 +74,9 @@ impl Server {
         wait_for("the server listens", SOON, || TcpStream::connect(address).ok());
     }
 
-    /// User and system time so far: fields 14 and 15 of its `stat`, in Linux's 100 ticks a second.
+    /// User and system time so far.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let after_name = stat.rsplit_once(") ").unwrap().1;
-        let ticks: u32 =
-            after_name.split(' ').skip(11).take(2).map(|field| field.parse::<u32>().unwrap()).sum();
-        ticks * Duration::from_millis(10)
+        cpu(self.process.id())
     }
 
     /// What it has in memory now, and at most had, in MiB.

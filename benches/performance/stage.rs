@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::broker::MockBroker;
-use crate::server::{Cores, Server};
+use crate::server::{self, Cores, Server};
 use crate::support::deployment::{PUBLIC_URL, SECRET};
 use crate::support::{Deployment, Kafka, free_port, http, pause};
 use crate::this_program;
@@ -40,6 +40,13 @@ impl Broker<'_> {
         }
     }
 
+    fn process(&self) -> u32 {
+        match self {
+            Self::Memory(broker) => broker.process(),
+            Self::Real(kafka) => kafka.process(),
+        }
+    }
+
     pub fn create_topic(&mut self, topic: &str) {
         match self {
             Self::Memory(broker) => broker.create_topic(topic, PARTITIONS),
@@ -57,9 +64,10 @@ pub struct Stage<'k> {
     logs: TempDir,
 }
 
-/// A running server and its ports.
+/// A running server, the process of its broker, and its ports.
 pub struct Running {
     pub server: Server,
+    broker: u32,
     pub intake: u16,
     pub admin: Option<SocketAddr>,
 }
@@ -94,7 +102,7 @@ impl<'k> Stage<'k> {
         let server =
             Server::start(self.cores, &this_program(), &arguments, &self.logs.path().join("floor.log"));
         server.wait_listening(local(intake));
-        Running { server, intake, admin: None }
+        Running { server, broker: self.broker.process(), intake, admin: None }
     }
 
     /// The relay in this role, ready, with all partitions active where it forwards.
@@ -131,11 +139,23 @@ impl<'k> Stage<'k> {
                 &log,
             ),
         };
-        Running { server, intake, admin: Some(local(admin)) }
+        Running { server, broker: self.broker.process(), intake, admin: Some(local(admin)) }
     }
 }
 
+/// CPU time.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    pub server: Duration,
+    pub broker: Duration,
+}
+
 impl Running {
+    /// What the server and its broker took so far.
+    pub fn cpu(&self) -> Cpu {
+        Cpu { server: self.server.cpu(), broker: server::cpu(self.broker) }
+    }
+
     pub fn wait_ready(&self) {
         until(|| http::get(self.admin.unwrap(), "/readyz").is_ok_and(|answer| answer.status == 200));
     }

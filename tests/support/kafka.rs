@@ -77,6 +77,13 @@ impl Kafka {
         &self.servers
     }
 
+    /// The process of its first broker, as `script/kafka` notes it.
+    pub fn process(&self) -> u32 {
+        let name = self.own.as_ref().expect("a cluster of this test alone");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/kafka/{name}/broker-1/pid"));
+        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
     /// SIGKILL to broker 1, 2 or 3, or (`None`) to all.
     pub fn kill(&self, broker: Option<usize>) {
         self.break_it("kill", broker);
