@@ -145,7 +145,7 @@ impl Scenarios {
         if self.is_quick { QUICK_ROUNDS } else { ROUNDS }
     }
 
-    /// The floor, intake alone and the whole relay, in turns.
+    /// The floor, intake alone, the whole relay and the broker's own acknowledgement, in turns.
     fn load<'k>(&mut self, broker_name: &str, broker: impl Fn() -> Broker<'k>, scenario: &Scenario) {
         let &Scenario { name, load, whole, cores, .. } = scenario;
         self.say(broker_name, name);
@@ -154,23 +154,29 @@ impl Scenarios {
         // Topics of their own for the two relays: what intake alone appends nobody reads.
         let mut stage = Stage::new(cores, broker(), &self.settings);
         let whole_stage = whole.then(|| Stage::new(cores, broker(), &self.settings));
-        let mut running = vec![("floor", stage.floor()), ("intake", stage.relay("intake"))];
+        let mut turns = vec![("floor", Some(stage.floor())), ("intake", Some(stage.relay("intake")))];
         if let Some(stage) = &whole_stage {
-            running.push(("all", stage.relay("all")));
+            turns.push(("all", Some(stage.relay("all"))));
+        }
+        if let Pace::Open { per_second: 1000 } = load.pace {
+            turns.push(("ack", None));
         }
         for round in 0..=self.rounds() {
-            for (server, running) in &running {
+            for (server, running) in &turns {
                 let forwarding = whole_stage.as_ref().filter(|_| *server == "all");
-                let figures = self.measure(running, load, forwarding);
+                let figures = if let Some(running) = running {
+                    self.measure(running, load, forwarding)
+                } else {
+                    let to = (stage.broker.servers(), &*stage.deployment.topic("floor"));
+                    acknowledgement::measure(cores, to, 1000, load.events)
+                };
                 // The first one connects, and fills caches.
                 if round > 0 {
                     self.figures.add((broker_name, name, server), &figures);
                 }
             }
-            if let (Pace::Open { per_second: 1000 }, 1..) = (load.pace, round) {
-                let to = (stage.broker.servers(), &*stage.deployment.topic("floor"));
-                let figures = acknowledgement::measure(cores, to, 1000, load.events);
-                self.figures.add((broker_name, name, "ack"), &figures);
+            if round > 0 {
+                turns.rotate_left(1); // what one leaves to the next, such as a busy broker, is not always the same one's
             }
         }
     }
