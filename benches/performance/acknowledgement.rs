@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
-use crate::load::{intended, percentile_ms};
+use crate::figures::{ANSWER, Round};
+use crate::load::intended;
 use crate::server::Cores;
 use crate::support::pause;
 use crate::{floor, this_program};
@@ -28,7 +29,7 @@ impl ProducerContext for Noted {
     }
 }
 
-/// Sends so many records at that rate; prints p50, p99 and p99.9 in ms.
+/// Sends so many records at that rate; prints what each took, in ns.
 pub fn run(servers: &str, topic: &str, per_second: u32, events: usize) {
     let noted = Noted(Arc::new(Mutex::new(vec![None; events])));
     let producer: ThreadedProducer<Noted> =
@@ -46,19 +47,13 @@ pub fn run(servers: &str, topic: &str, per_second: u32, events: usize) {
     let at = noted.0.lock().unwrap();
     let latency =
         |(number, at): (usize, &Option<Instant>)| (at.unwrap() - began) - intended(number, per_second);
-    let mut latencies: Vec<Duration> = at.iter().enumerate().map(latency).collect();
-    latencies.sort_unstable();
-    let [p50, p99, p999] = [500, 990, 999].map(|per_mille| percentile_ms(&latencies, per_mille));
-    println!("{p50} {p99} {p999}");
+    let latencies: Vec<String> =
+        at.iter().enumerate().map(latency).map(|latency| latency.as_nanos().to_string()).collect();
+    println!("{}", latencies.join(" "));
 }
 
 /// Measures it in a process of its own, where the server would be.
-pub fn measure(
-    cores: Cores,
-    (servers, topic): (&str, &str),
-    per_second: u32,
-    events: usize,
-) -> Vec<(&'static str, f64)> {
+pub fn measure(cores: Cores, (servers, topic): (&str, &str), per_second: u32, events: usize) -> Round {
     let output = cores
         .command(&this_program())
         .args(["acknowledge", servers, topic, &per_second.to_string(), &events.to_string()])
@@ -66,6 +61,7 @@ pub fn measure(
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).unwrap();
-    let values = told.split_whitespace().map(|value| value.parse().unwrap());
-    ["p50_ms", "p99_ms", "p999_ms"].into_iter().zip(values).collect()
+    let latencies =
+        told.split_whitespace().map(|value| Duration::from_nanos(value.parse().unwrap())).collect();
+    Round { figures: Vec::new(), latencies: vec![(ANSWER, latencies)] }
 }

@@ -46,13 +46,8 @@ pub enum Pace {
 pub struct Outcome {
     pub began: Instant,
     pub wall: Duration,
-    /// All of them, in ascending order: until it was answered 200, from when each was to be sent at so many a second, and else from when it was.
+    /// All of them: until it was answered 200, from when each was to be sent at so many a second, and else from when it was.
     pub latencies: Vec<Duration>,
-}
-
-/// What so many of a thousand do not exceed, in ms; of latencies in ascending order.
-pub fn percentile_ms(sorted: &[Duration], per_mille: usize) -> f64 {
-    sorted[(sorted.len() * per_mille).div_ceil(1000).max(1) - 1].as_secs_f64() * 1e3
 }
 
 /// When the delivery of this number is to be sent, after the beginning.
@@ -161,9 +156,8 @@ impl Load {
                 });
             }
         }
-        let mut latencies = tasks.join_all().await.concat();
+        let latencies = tasks.join_all().await.concat();
         let wall = began.elapsed();
-        latencies.sort_unstable();
         (before, Outcome { began, wall, latencies })
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::downstream::Downstream;
-use crate::figures::{Figures, Name};
-use crate::load::{Load, Pace, intended, percentile_ms};
+use crate::figures::{ANSWER, END_TO_END, Figures, Name, Round};
+use crate::load::{Load, Pace, intended};
 use crate::server::Cores;
 use crate::stage::{Broker, Cpu, Running, Stage};
 use crate::support::{Kafka, pause};
@@ -164,7 +164,7 @@ impl Scenarios {
         for round in 0..=self.rounds() {
             for (server, running) in &turns {
                 let forwarding = whole_stage.as_ref().filter(|_| *server == "all");
-                let figures = if let Some(running) = running {
+                let found = if let Some(running) = running {
                     self.measure(running, load, forwarding)
                 } else {
                     let to = (stage.broker.servers(), &*stage.deployment.topic("floor"));
@@ -172,7 +172,7 @@ impl Scenarios {
                 };
                 // The first one connects, and fills caches.
                 if round > 0 {
-                    self.figures.add((broker_name, name, server), &figures);
+                    self.figures.add_round((broker_name, name, server), found);
                 }
             }
             if round > 0 {
@@ -182,12 +182,7 @@ impl Scenarios {
     }
 
     /// One load on one server, until all of it is forwarded where the server does that.
-    fn measure(
-        &mut self,
-        running: &Running,
-        load: Load,
-        forwarding: Option<&Stage<'_>>,
-    ) -> Vec<(&'static str, f64)> {
+    fn measure(&mut self, running: &Running, load: Load, forwarding: Option<&Stage<'_>>) -> Round {
         self.runs += 1;
         let reader = forwarding.filter(|stage| load.is_open() && stage.broker.is_real()).map(|stage| {
             Downstream::start(stage.broker.servers(), &stage.deployment.events(), self.runs, load.events)
@@ -199,15 +194,12 @@ impl Scenarios {
             running.wait_forwarded(forwarded + load.events as u64);
             wall = outcome.began.elapsed();
         }
-        let mut figures = work(load.events, wall, before, running);
-        figures.extend(
-            [("p50_ms", 500), ("p99_ms", 990), ("p999_ms", 999)]
-                .map(|(name, per_mille)| (name, percentile_ms(&outcome.latencies, per_mille))),
-        );
+        let figures = work(load.events, wall, before, running);
+        let mut latencies = vec![(ANSWER, outcome.latencies)];
         if let (Some(reader), Pace::Open { per_second }) = (reader, load.pace) {
-            figures.extend(end_to_end(&reader.seen(), outcome.began, per_second));
+            latencies.push((END_TO_END, end_to_end(&reader.seen(), outcome.began, per_second)));
         }
-        figures
+        Round { figures, latencies }
     }
 
     /// Forward alone: it stands still while its inbox is filled, and then goes on.
@@ -275,13 +267,9 @@ fn work(events: usize, wall: Duration, before: Cpu, running: &Running) -> Vec<(&
 }
 
 /// From when each delivery was to be sent until its event was read.
-fn end_to_end(seen: &[(usize, Instant)], began: Instant, per_second: u32) -> Vec<(&'static str, f64)> {
+fn end_to_end(seen: &[(usize, Instant)], began: Instant, per_second: u32) -> Vec<Duration> {
     let latency = |(number, at): &(usize, Instant)| {
         at.duration_since(began).saturating_sub(intended(*number, per_second))
     };
-    let mut latencies: Vec<Duration> = seen.iter().map(latency).collect();
-    latencies.sort_unstable();
-    [("end_p50_ms", 500), ("end_p99_ms", 990), ("end_p999_ms", 999)]
-        .map(|(name, per_mille)| (name, percentile_ms(&latencies, per_mille)))
-        .into()
+    seen.iter().map(latency).collect()
 }
