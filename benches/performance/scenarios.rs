@@ -189,12 +189,17 @@ impl Scenarios {
         });
         let forwarded = forwarding.map(|_| running.forwarded());
         let (before, outcome) = load.send(running.intake, self.runs, || running.cpu());
-        let mut wall = outcome.wall;
+        let mut whole = outcome.wall;
         if let Some(forwarded) = forwarded {
             running.wait_forwarded(forwarded + load.events as u64);
-            wall = outcome.began.elapsed();
+            whole = outcome.began.elapsed();
         }
-        let figures = work(load.events, wall, before, running);
+        // Answers at the rate that was set; what is published after the last one is a matter of its own.
+        let wall = if load.is_open() { outcome.wall } else { whole };
+        let mut figures = work(load.events, (wall, whole), before, running);
+        if forwarded.is_some() {
+            figures.push(("tail_ms", (whole - outcome.wall).as_secs_f64() * 1e3));
+        }
         let mut latencies = vec![(ANSWER, outcome.latencies)];
         if let (Some(reader), Pace::Open { per_second }) = (reader, load.pace) {
             latencies.push((END_TO_END, end_to_end(&reader.seen(), outcome.began, per_second)));
@@ -217,7 +222,8 @@ impl Scenarios {
             forward.server.signal("CONT");
             forward.wait_forwarded(before + load.events as u64);
             if round > 0 {
-                let figures = work(load.events, began.elapsed(), cpu, &forward);
+                let wall = began.elapsed();
+                let figures = work(load.events, (wall, wall), cpu, &forward);
                 self.figures.add(row, &figures);
             }
         }
@@ -249,18 +255,23 @@ impl Scenarios {
     }
 }
 
-/// What so many events took, the server and its broker.
-fn work(events: usize, wall: Duration, before: Cpu, running: &Running) -> Vec<(&'static str, f64)> {
+/// What so many events took, the server and its broker; in this time, and until all that belongs to it was done.
+fn work(
+    events: usize,
+    (wall, whole): (Duration, Duration),
+    before: Cpu,
+    running: &Running,
+) -> Vec<(&'static str, f64)> {
     let now = running.cpu();
     let (cpu, broker) =
         ((now.server - before.server).as_secs_f64(), (now.broker - before.broker).as_secs_f64());
-    let (events, seconds) = (events as f64, wall.as_secs_f64());
+    let events = events as f64;
     let (rss_mib, peak_mib) = running.server.memory_mib();
     vec![
         ("cpu_us", cpu * 1e6 / events),
         ("broker_cpu_us", broker * 1e6 / events),
-        ("events_s", events / seconds),
-        ("core_percent", cpu * 100.0 / seconds),
+        ("events_s", events / wall.as_secs_f64()),
+        ("core_percent", cpu * 100.0 / whole.as_secs_f64()),
         ("rss_mib", rss_mib),
         ("peak_mib", peak_mib),
     ]
