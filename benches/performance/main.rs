@@ -20,6 +20,7 @@
 mod acknowledgement;
 mod broker;
 mod downstream;
+mod drain;
 mod figures;
 mod floor;
 mod goals;

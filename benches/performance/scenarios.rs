@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::downstream::Downstream;
-use crate::figures::{ANSWER, END_TO_END, Figures, Name, Round};
+use crate::figures::{ANSWER, END_TO_END, Figures, Round};
 use crate::load::{Load, Pace, intended};
 use crate::server::Cores;
 use crate::stage::{Broker, Cpu, Running, Stage};
@@ -12,7 +12,7 @@ use crate::{acknowledgement, rebuild, window};
 
 const ROUNDS: usize = 7;
 const QUICK_ROUNDS: usize = 3;
-/// Starts of the relay, and rounds of doing nothing: each takes seconds.
+/// Starts of the relay, rounds of doing nothing, and large backlogs: each takes seconds.
 const FEW_ROUNDS: usize = 3;
 /// What the two halves settle in after a start, and how long they are then watched.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub struct Scenarios {
 }
 
 /// The broker in memory keeps 5 MB a partition: what a load holds more than that would be gone before it is forwarded.
-const SATURATED: Load = Load {
+pub const SATURATED: Load = Load {
     pace: Pace::Saturated { connections: 64 },
     events: 20_000,
     body_bytes: 1500,
@@ -78,6 +78,8 @@ const AGAIN: Load = Load { redelivered_percent: 30, ..SATURATED };
 
 /// What forward alone drains.
 const FILLINGS: [(&str, Load); 2] = [("drained", SATURATED), ("drained, 30 % again", AGAIN)];
+/// On a real broker, which keeps it all.
+const BACKLOG: &str = "drained, 200,000";
 
 /// What a quick run measures: what most of the goals are about.
 const QUICK: [&str; 5] =
@@ -94,7 +96,7 @@ impl Scenarios {
         }
         self.on("memory", Broker::memory);
         let real = LOADS.iter().filter(|scenario| scenario.real).map(|scenario| scenario.name);
-        let others = ["drained", "drained, 30 % again", "start", "idle", "rebuild"];
+        let others = ["drained", "drained, 30 % again", BACKLOG, "start", "idle", "rebuild"];
         if real.chain(others).any(|name| self.is_wanted("kafka", name)) {
             self.on_kafka();
         }
@@ -108,6 +110,9 @@ impl Scenarios {
     fn on_kafka(&mut self) {
         let kafka = Kafka::own(1);
         self.on("kafka", || Broker::Real(&kafka));
+        if self.is_wanted("kafka", BACKLOG) {
+            self.backlog(("kafka", BACKLOG, "forward"), &kafka);
+        }
         if self.is_wanted("kafka", "start") || self.is_wanted("kafka", "idle") {
             self.start(&kafka);
         }
@@ -137,12 +142,16 @@ impl Scenarios {
     }
 
     /// Tells who waits what is being done.
-    fn say(&self, broker: &str, name: &str) {
+    pub fn say(&self, broker: &str, name: &str) {
         eprintln!("{:>4} s: {broker}, {name}", self.began.elapsed().as_secs());
     }
 
-    fn rounds(&self) -> usize {
+    pub fn rounds(&self) -> usize {
         if self.is_quick { QUICK_ROUNDS } else { ROUNDS }
+    }
+
+    pub fn few_rounds(&self) -> usize {
+        if self.is_quick { 1 } else { FEW_ROUNDS }
     }
 
     /// The floor, intake alone, the whole relay and the broker's own acknowledgement, in turns.
@@ -207,35 +216,13 @@ impl Scenarios {
         Round { figures, latencies }
     }
 
-    /// Forward alone: it stands still while its inbox is filled, and then goes on.
-    fn drained<'k>(&mut self, row: Name<'_>, broker: impl Fn() -> Broker<'k>, load: Load) {
-        self.say(row.0, row.1);
-        let stage = Stage::new(Cores::Apart, broker(), &self.settings);
-        let forward = stage.relay("forward");
-        let filler = stage.floor_into(&stage.deployment.inbox());
-        for round in 0..=self.rounds() {
-            self.runs += 1;
-            let before = forward.forwarded();
-            forward.server.signal("STOP");
-            load.send(filler.intake, self.runs, || ());
-            let (cpu, began) = (forward.cpu(), Instant::now());
-            forward.server.signal("CONT");
-            forward.wait_forwarded(before + load.events as u64);
-            if round > 0 {
-                let wall = began.elapsed();
-                let figures = work(load.events, (wall, wall), cpu, &forward);
-                self.figures.add(row, &figures);
-            }
-        }
-    }
-
     /// From its start until it is ready and forwards all partitions, with topics that are there and an empty window; and
     /// what it then costs to wait.
     fn start(&mut self, kafka: &Kafka) {
         self.say("kafka", "start and idle");
         let stage = Stage::new(Cores::Apart, Broker::Real(kafka), &self.settings);
         stage.relay("all").stop();
-        for _ in 0..if self.is_quick { 1 } else { FEW_ROUNDS } {
+        for _ in 0..self.few_rounds() {
             let began = Instant::now();
             let relay = stage.begin_relay("all");
             relay.wait_ready();
@@ -256,7 +243,7 @@ impl Scenarios {
 }
 
 /// What so many events took, the server and its broker; in this time, and until all that belongs to it was done.
-fn work(
+pub fn work(
     events: usize,
     (wall, whole): (Duration, Duration),
     before: Cpu,
