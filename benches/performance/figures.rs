@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::origin::Origin;
+
 /// Rows in the order in which they were first met.
 #[derive(Default)]
 pub struct Figures(Vec<Row>);
@@ -149,13 +151,9 @@ impl Figures {
 
     /// A row a line, so that two runs can be compared.
     pub fn write(&self, file: &Path) {
-        let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or_default();
-        let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        let machine = serde_json::json!({ "cpu": model, "cores": cores, "kernel": kernel.trim() });
         let rows: Vec<String> = self.0.iter().map(|row| serde_json::to_string(row).unwrap()).collect();
-        let text = format!("{{\"machine\": {machine},\n\"rows\": [\n{}\n]}}\n", rows.join(",\n"));
+        let origin = serde_json::to_string(&Origin::of_this_run()).unwrap();
+        let text = format!("{{\"origin\": {origin},\n\"rows\": [\n{}\n]}}\n", rows.join(",\n"));
         std::fs::write(file, text).unwrap();
     }
 }

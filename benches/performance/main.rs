@@ -26,6 +26,7 @@ mod floor;
 mod goals;
 mod load;
 mod on_mock;
+mod origin;
 mod rebuild;
 #[allow(dead_code, reason = "nobody drains it here")]
 #[path = "../../src/commands/relay.rs"]
