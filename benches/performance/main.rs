@@ -3,10 +3,10 @@
 //!
 //!     script/bench [--quick] [--json FILE] [--only PART] [--set KEY=VALUE]...
 //!
-//! The server that is measured has the first core for itself, and load, broker and readers share the others, but where latency
-//! is what counts: there all share all. CPU time is what Linux accounts to the server's process, librdkafka's threads with it.
-//! Every figure is told as median and minimum of the rounds. Latencies are exact: all of them are kept, from when each delivery
-//! was to be sent.
+//! The servers have the first core, and load, broker and readers share the others, but where latency is what counts: there all
+//! share all. Only one server at a time has a load. CPU time is what Linux accounts to a process, librdkafka's threads with it.
+//! Figures are medians of the rounds; percentiles are of the latencies of all rounds, and exact: all are kept. Where so many
+//! are sent a second, they count from when each delivery was to be sent.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a program for developers")]
 #![allow(clippy::pedantic, reason = "helps the product; such a program is read more than called")]
@@ -26,6 +26,7 @@ mod floor;
 mod goals;
 mod load;
 mod on_mock;
+mod options;
 mod origin;
 mod rebuild;
 #[allow(dead_code, reason = "nobody drains it here")]
@@ -40,12 +41,14 @@ mod support;
 mod window;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use figures::Figures;
+use options::{Options, USAGE};
 use scenarios::Scenarios;
 
-fn main() {
+fn main() -> ExitCode {
     // `cargo bench` adds one of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -58,35 +61,37 @@ fn main() {
             acknowledgement::run(servers, topic, per_second, events);
         }
         ["broker"] => broker::run(),
-        ref options => measure(options),
+        ref options => match Options::parse(options).and_then(measure) {
+            Ok(()) => {}
+            Err(reason) => {
+                eprintln!("{reason}\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
     }
+    ExitCode::SUCCESS
 }
 
-fn measure(options: &[&str]) {
-    let (mut is_quick, mut json, mut only, mut settings) = (false, None, String::new(), Vec::new());
-    let mut options = options.iter();
-    while let Some(option) = options.next() {
-        match *option {
-            "--quick" => is_quick = true,
-            "--json" => json = Some(PathBuf::from(options.next().expect("a file"))),
-            "--only" => only = options.next().expect("a part of a name").to_string(),
-            "--set" => {
-                let (key, value) =
-                    options.next().and_then(|option| option.split_once('=')).expect("KEY=VALUE");
-                settings.push((key.to_owned(), value.to_owned()));
-            }
-            other => panic!("{other}: wanted --quick, --json FILE, --only PART or --set KEY=VALUE"),
-        }
+/// Or why there was nothing to measure.
+fn measure(options: Options) -> Result<(), String> {
+    let Options { is_quick, json, only, settings, is_help } = options;
+    if is_help {
+        println!("{USAGE}");
+        return Ok(());
     }
     server::Cores::Apart.take();
     let (figures, began) = (Figures::default(), Instant::now());
-    let mut scenarios = Scenarios { is_quick, only, settings, figures, began, runs: 0 };
+    let mut scenarios = Scenarios { is_quick, only, settings, figures, began, runs: 0, has_begun: false };
     scenarios.all();
+    if !scenarios.has_begun {
+        return Err(format!("nothing that is measured has {:?} in its name", scenarios.only));
+    }
     scenarios.figures.print();
     goals::print(&scenarios.figures);
     if let Some(file) = json {
         scenarios.figures.write(&file);
     }
+    Ok(())
 }
 
 /// Floor, relay and broker are started as further processes of it.

@@ -27,6 +27,8 @@ pub struct Scenarios {
     pub began: Instant,
     /// Each run of a load has events of its own, told by its number.
     pub runs: u64,
+    /// Something had the name that was asked for.
+    pub has_begun: bool,
 }
 
 /// The broker in memory keeps 5 MB a partition: what a load holds more than that would be gone before it is forwarded.
@@ -142,7 +144,8 @@ impl Scenarios {
     }
 
     /// Tells who waits what is being done.
-    pub fn say(&self, broker: &str, name: &str) {
+    pub fn say(&mut self, broker: &str, name: &str) {
+        self.has_begun = true;
         eprintln!("{:>4} s: {broker}, {name}", self.began.elapsed().as_secs());
     }
 
