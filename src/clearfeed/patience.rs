@@ -62,6 +62,8 @@ pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -84,6 +86,8 @@ mod tests {
             let pause = patience.pause(None).unwrap().as_millis();
             assert!((wanted / 2..=wanted).contains(&pause), "{pause} ms, wanted {wanted}");
         }
+        let firsts = (0..20).map(|_| Patience::new(Duration::from_secs(3600)).pause(None));
+        assert!(firsts.collect::<BTreeSet<_>>().len() > 1, "not all come again at once");
         assert_eq!(Patience::new(Duration::ZERO).pause(None), None);
     }
 

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::{self, timeout};
 
 use super::*;
 use crate::config::ApiUrl;
+use crate::telemetry::labels::ApiOutcome;
 
 const TOKEN: &str = "hunter2-token";
 
 /// Behind an answer: here the connection breaks.
 const CUT: &[u8] = b"CUT";
+/// Behind an answer: here nothing comes any more, and from then on time passes by itself.
+const SILENCE: &[u8] = b"SILENCE";
 
 /// Answers each request with the next of these, and keeps the heads that it got. Instead of none it closes the connection.
 struct Server {
@@ -37,6 +41,12 @@ impl Server {
                 while let Some(head) = head(&mut stream).await {
                     heads.lock().unwrap().push(head);
                     let answer = answers.next().unwrap_or_default();
+                    if let Some(begun) = answer.strip_suffix(SILENCE) {
+                        stream.write_all(begun).await.unwrap();
+                        time::pause();
+                        // Until the client hangs up.
+                        continue;
+                    }
                     // What is no whole answer is its connection's end.
                     let is_whole = !answer.is_empty() && !answer.ends_with(CUT);
                     if stream.write_all(answer.strip_suffix(CUT).unwrap_or(&answer)).await.is_err()
@@ -138,6 +148,23 @@ async fn a_token_that_changed_meanwhile_is_tried_at_once_and_the_same_one_never_
     });
     assert!(client.ask(&query(None)).await.is_ok());
     assert!(matches!(client.page(&query(None), Duration::from_secs(60)).await, Err(ApiError::TokenRefused)));
+    assert_eq!(server.asked(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_or_not_whole_is_waited_for_half_a_minute_and_asked_for_again() {
+    let half = [b"HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\n{", SILENCE].concat();
+    let server = Server::answering(vec![SILENCE.to_vec(), half, answer(200, "", EMPTY)]).await;
+    let mut client = server.client().counted(|outcome| {
+        if outcome == ApiOutcome::Unavailable {
+            time::resume();
+        }
+    });
+    let started = time::Instant::now();
+    let query = query(None);
+    let page = client.page(&query, Duration::from_secs(60));
+    assert!(timeout(Duration::from_secs(600), page).await.unwrap().is_ok());
+    assert!((60..70).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
     assert_eq!(server.asked(), 3);
 }
 
