@@ -7,7 +7,7 @@ mod topic;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clearfeed_relay::clearfeed::Client;
@@ -97,12 +97,10 @@ async fn backfill(
         Some(SnapshotTopic::new(config, api, monitor)?)
     };
     let copy = Copy { source, span, topic: topic.as_ref(), stop: simulate::stop_on_signal()? };
-    let (bar, started) = (progress_bar(arguments, span), Instant::now());
+    let (bar, started) = (progress_bar(arguments.json, span), Instant::now());
     let (progress, ended) = copy
         .run(&mut Client::new(api), |progress| {
-            bar.set_position(seconds(span.since, progress.reached));
-            let rate = progress.requests / started.elapsed().as_secs().max(1);
-            bar.set_message(format!("{} requests, {rate}/s", HumanCount(progress.requests)));
+            show(&bar, span, progress.requests, progress.reached, started.elapsed());
         })
         .await;
     bar.finish_and_clear();
@@ -121,9 +119,15 @@ async fn backfill(
 }
 
 /// How far the span is read: how many requests are in it nobody tells before.
-fn progress_bar(arguments: &Arguments, span: Span) -> ProgressBar {
+fn progress_bar(as_json: bool, span: Span) -> ProgressBar {
     let style = "{wide_bar} {percent}% of the span, {msg}, {eta} to go";
-    progress::bar(seconds(span.since, span.until), style, arguments.json)
+    progress::bar(seconds(span.since, span.until), style, as_json)
+}
+
+fn show(bar: &ProgressBar, span: Span, requests: u64, reached: Timestamp, elapsed: Duration) {
+    bar.set_position(seconds(span.since, reached));
+    let rate = requests / elapsed.as_secs().max(1);
+    bar.set_message(format!("{} requests, {rate}/s", HumanCount(requests)));
 }
 
 fn seconds(since: Timestamp, until: Timestamp) -> u64 {
@@ -147,4 +151,24 @@ fn wrong(what: &str) -> anyhow::Result<ExitCode> {
 
 fn say(line: &str) -> anyhow::Result<()> {
     writeln!(std::io::stderr(), "{line}").context("nothing can be printed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_is_as_long_as_the_span_and_tells_how_many_and_how_fast() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let span = Span { since: at("2026-11-05T00:00:00Z"), until: at("2026-11-06T00:00:00Z") };
+        // Nobody sees it in a test, on whatever terminal.
+        let bar = progress_bar(false, span);
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        let reached = at("2026-11-05T06:00:00Z");
+        for (seconds, message) in [(4, "5,000 requests, 1250/s"), (0, "5,000 requests, 5000/s")] {
+            show(&bar, span, 5000, reached, Duration::from_secs(seconds));
+            assert_eq!((bar.position(), bar.length(), &*bar.message()), (6 * 3600, Some(24 * 3600), message));
+        }
+        assert_eq!(progress_bar(true, span).length(), None, "who reads JSON sees none");
+    }
 }
