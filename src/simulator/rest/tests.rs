@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::query::Query;
 use super::*;
@@ -72,4 +74,23 @@ fn a_request_is_that_of_its_events() {
     assert_eq!(request["request_thread"]["thread_ts"], event["request"]["request_thread"]["thread_ts"]);
     assert_eq!(request["collection"]["id"], event["request"]["collection_id"]);
     assert_eq!(requests.json(1), None);
+}
+
+#[tokio::test]
+async fn faults_take_turns_and_who_comes_too_early_is_told_when_to_come_again() {
+    let health = Health { rate: 1.try_into().ok(), fault_percent: 75 };
+    let (address, nobody) = (([127, 0, 0, 1], 0).into(), Box::new(|| None));
+    let rest = Rest::listen(address, Arc::new(requests()), nobody, health).await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(rest.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).map(str::to_owned);
+        answers.push((status, answer.contains("\r\nretry-after: 1\r\n")));
+    }
+    let wanted = [("401", false), ("500", false), ("503", true), ("", false), ("429", true), ("500", false)];
+    let wanted = wanted.map(|(status, waits)| (Some(status.to_owned()).filter(|it| !it.is_empty()), waits));
+    assert_eq!(answers, wanted);
 }
