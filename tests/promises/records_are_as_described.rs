@@ -3,6 +3,7 @@
 
 use clearfeed_relay::config;
 use clearfeed_relay::domain::event_record::DeadLetterReason;
+use clearfeed_relay::domain::inbox_record::header;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -44,6 +45,7 @@ fn what_comes_out_of_kafka_is_as_described() {
         deliver_with_a_trace(&deployment, relay.intake(), body);
     }
     deployment.wait_until_forwarded(SOON);
+    put_one_back(&deployment, &kafka);
 
     let (misfits, requests): (Vec<_>, Vec<_>) =
         deployment.published().into_iter().partition(|record| record.header("ce_id") == "misfit");
@@ -63,12 +65,28 @@ fn what_comes_out_of_kafka_is_as_described() {
     }
 
     let letters = deployment.reader().all(&deployment.dead_letters());
-    asyncapi::assert_messages("deadLetters", &letters, &[("deadLetter", 2)]);
+    asyncapi::assert_messages("deadLetters", &letters, &[("deadLetter", 3)]);
     asyncapi::assert_headers("deadLetterHeaders", letters.iter());
     for letter in &letters {
         let digest = hex::encode(Sha256::digest(&letter.value));
         assert_eq!((letter.key(), letter.header("body-sha256")), (&*digest, &*digest));
     }
+}
+
+/// Of a dead letter the copy that stands in the inbox after `redrive`, as if it had waited on a disk before: it has all headers.
+#[track_caller]
+fn put_one_back(deployment: &Deployment, kafka: &Kafka) {
+    let letters = deployment.reader().all(&deployment.dead_letters());
+    let letter = letters.iter().find(|letter| letter.value == MALFORMED.as_bytes()).unwrap();
+    let own = letter.headers.keys().filter(|name| !["reason", "detail", "inbox"].contains(&name.as_str()));
+    let mut headers: Vec<_> = own.map(|name| (name.as_str(), letter.header(name))).collect();
+    let told = &document("asyncapi.yaml")["components"]["schemas"]["deadLetterHeaders"]["properties"];
+    let example = |name: &str| told[name]["examples"][0].as_str().unwrap();
+    headers.push((header::REDRIVEN, letter.header("inbox")));
+    headers.extend([header::SPOOLED, header::SPOOLED_TOO_LONG].map(|name| (name, example(name))));
+    let (partition, _) = letter.header("inbox").split_once(':').unwrap();
+    kafka.append(&deployment.inbox(), partition.parse().unwrap(), &headers, &letter.value);
+    deployment.wait_until_forwarded(SOON);
 }
 
 #[track_caller]
