@@ -28,6 +28,14 @@ fn a_wrong_command_line_is_2() {
 }
 
 #[test]
+fn the_demo_ends_with_0_after_a_backfill() {
+    let (code, stdout, stderr) = run_to_end(&["demo"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let told = stdout.split_once("a backfill puts ").and_then(|(_, told)| told.split(' ').next());
+    assert!(told.is_some_and(|snapshots| snapshots.parse::<u64>().unwrap() > 0), "{stdout}");
+}
+
+#[test]
 fn a_wrong_configuration_is_78_and_all_its_problems_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("relay.toml");
