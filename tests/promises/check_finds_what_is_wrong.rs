@@ -11,7 +11,7 @@ use crate::support::simulator::{Settings, load};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, Simulation, wait_for};
 
 /// Exit code, and each subject that is wrong with its detail.
-fn check(config: &Path, more: &[&str]) -> (i32, Vec<(String, String)>) {
+pub(super) fn check(config: &Path, more: &[&str]) -> (i32, Vec<(String, String)>) {
     let arguments = [&["check", "--config", config.to_str().unwrap(), "--json"], more].concat();
     let (code, stdout, stderr) = run_to_end(&arguments);
     let checks: Vec<Value> = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
@@ -21,7 +21,7 @@ fn check(config: &Path, more: &[&str]) -> (i32, Vec<(String, String)>) {
 }
 
 #[track_caller]
-fn assert_wrong(found: &(i32, Vec<(String, String)>), code: i32, subject: &str, detail: &str) {
+pub(super) fn assert_wrong(found: &(i32, Vec<(String, String)>), code: i32, subject: &str, detail: &str) {
     let is_it = |(found, told): &(String, String)| found == subject && told.contains(detail);
     assert!(found.0 == code && found.1.iter().any(is_it), "{subject}: {detail}: {found:#?}");
 }
@@ -109,6 +109,24 @@ fn what_is_wrong_is_told_with_its_repair() {
     kafka.kill(None);
     let found = check(relay.config(), &[]);
     assert_wrong(&found, 69, "kafka", kafka.servers());
+}
+
+#[test]
+fn the_directory_of_the_spool_is_looked_at_and_nothing_is_left_in_it() {
+    let deployment = Deployment::at("check-spool", "127.0.0.1:9");
+    set_mode(&deployment, 0o440);
+    let spool = deployment.secret_file().with_file_name("spool");
+    let config = deployment.relay().set("spool.directory", &format!("{spool:?}")).write();
+    let found = || check(&config, &["--offline"]);
+    assert_eq!(found(), (0, Vec::new()), "it is made at the start");
+    std::fs::create_dir(&spool).unwrap();
+    assert_eq!(found(), (0, Vec::new()));
+    assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
+    std::fs::write(spool.join("broken-1.sqlite"), "").unwrap();
+    assert_wrong(&found(), 1, "spool", "broken-1.sqlite: was broken, and is set aside");
+    std::fs::remove_dir_all(&spool).unwrap();
+    std::fs::write(&spool, "").unwrap();
+    assert_wrong(&found(), 1, "spool", "wanted a directory that the relay can write to");
 }
 
 /// SCRAM over TLS, and a Kafka that forbids what no rule allows.

@@ -209,8 +209,12 @@ fn check_tells_whether_the_api_takes_the_token() {
     let (_, _, right) = check(&config, &[]);
     assert!(right.contains("source main, API") && right.contains("source main, API token"), "{right:?}");
 
+    let topic = deployment.topic("snapshots");
+    kafka.create_topic(&topic, 1, &[("cleanup.policy", "delete")]);
     api.regenerate("another");
     let (code, wrong, _) = check(&config, &[]);
+    let told = &wrong[&format!("topic {topic}")];
+    assert!(told.contains("--add-config cleanup.policy=compact"), "{told}");
     let told = &wrong["source main, API"];
     assert!(
         code == Some(1) && told.contains("401") && told.contains(&api.token_file().display().to_string()),

@@ -11,6 +11,7 @@ use clearfeed_relay::simulator::rest::Health;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::check_finds_what_is_wrong::{assert_wrong, check};
 use crate::support::relay::Plan;
 use crate::support::rest::Api;
 use crate::support::simulator::{Settings, load, rate};
@@ -174,6 +175,8 @@ fn a_snapshot_topic_that_refuses_holds_up_no_event() {
         let is_told = |line: &Value| line["message"] == "snapshots and watermarks were not written";
         relay.log().iter().any(is_told).then_some(())
     });
+    let repair = format!("--operation Write --topic {topic}");
+    assert_wrong(&check(relay.config(), &[]), 1, &format!("may use topic {topic}"), &repair);
     let sent = Simulation::run(load(vec![relay.target()], 60, 20));
     assert_eq!(sent.summary.accepted_events, 60);
     deployment.wait_until_forwarded(SOON);
