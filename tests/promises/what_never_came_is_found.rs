@@ -16,7 +16,8 @@ use crate::support::relay::Plan;
 use crate::support::rest::Api;
 use crate::support::simulator::{Settings, load, rate};
 use crate::support::{
-    AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, asyncapi, outage, pause, wait_for,
+    AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, asyncapi, http, outage, pause,
+    wait_for,
 };
 
 const GRACE: Duration = Duration::from_secs(2);
@@ -77,6 +78,10 @@ fn a_thousand_requests_of_a_dead_webhook_are_told_once_though_the_token_was_rege
     let detail = refused["detail"].as_str().unwrap();
     assert!(detail.contains("401") && detail.contains(&api.token_file().display().to_string()), "{detail}");
     assert!(relay.metric(r#"clearfeed_api_requests_total{outcome="token_refused",source="main"}"#) > 0.0);
+    for path in ["/", "/status", "/metrics"] {
+        let told = http::get(relay.admin(), path).unwrap();
+        assert!(told.status == 200 && !told.body.contains("token-of-the-tests"), "{path}: {}", told.body);
+    }
     assert!(relay.is_ready(), "deliveries and events go on");
     api.give("another-token-of-the-tests");
 
@@ -105,6 +110,10 @@ fn a_thousand_requests_of_a_dead_webhook_are_told_once_though_the_token_was_rege
     let said = |message: &str| log.iter().any(|line| line["message"].as_str().unwrap().starts_with(message));
     assert!(!said("no watermark in the ledger"), "it goes on where it was");
     assert!(!format!("{log:?}").contains("token-of-the-tests"));
+    let ledger = reader.all(&deployment.ledger());
+    let mut marks = ledger.iter().filter_map(|record| record.headers.get("reconcile")).peekable();
+    assert!(marks.peek().is_some());
+    assert!(marks.all(|mark| !String::from_utf8_lossy(mark).contains("token-of-the-tests")));
 }
 
 #[test]
