@@ -96,6 +96,10 @@ fn a_thousand_requests_of_a_dead_webhook_are_told_once_though_the_token_was_rege
     assert_eq!((keys(&records).len(), reader.all(&topic).len()), (1000, 1000), "each once");
     asyncapi::assert_messages("requestSnapshots", &records, &[("requestSnapshot", 1000)]);
     asyncapi::assert_headers("snapshotHeaders", records.iter());
+    for outcome in ["rate_limited", "unavailable"] {
+        let series = format!(r#"clearfeed_api_requests_total{{outcome="{outcome}",source="main"}}"#);
+        assert!(relay.metric(&series) > 0.0, "{outcome}");
+    }
 
     // Who goes on knows it from the ledger.
     relay.kill9();
@@ -114,6 +118,7 @@ fn a_thousand_requests_of_a_dead_webhook_are_told_once_though_the_token_was_rege
     let mut marks = ledger.iter().filter_map(|record| record.headers.get("reconcile")).peekable();
     assert!(marks.peek().is_some());
     assert!(marks.all(|mark| !String::from_utf8_lossy(mark).contains("token-of-the-tests")));
+    assert_eq!(api.most_at_once(), 1);
 }
 
 #[test]

@@ -1,22 +1,27 @@
 //! The simulator's REST API, with requests of chosen times and a token that can be regenerated.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clearfeed_relay::simulator::rest::{Health, Requests, Rest};
 use jiff::{SignedDuration, Timestamp};
 
 use super::relay::Plan;
-use super::{block_on, runtime};
+use super::{block_on, pause, runtime};
 
 pub const TOKEN: &str = "a-token-of-the-tests";
 const SEED: u64 = 7;
+/// What a request takes at least: long enough for another one to be on its way meanwhile.
+const WORK: Duration = Duration::from_millis(3);
 
 /// ClearFeed's API, and the file in which the relay has the token for it.
 pub struct Api {
     pub requests: Arc<Requests>,
     rest: Rest,
     token: Arc<Mutex<String>>,
+    most_at_once: Arc<AtomicUsize>,
     file: PathBuf,
 }
 
@@ -33,11 +38,18 @@ impl Api {
         let world = Arc::new(Requests::new(seed, requests.try_into().unwrap()));
         let token = Arc::new(Mutex::new(TOKEN.to_owned()));
         let (current, served) = (Arc::clone(&token), Arc::clone(&world));
+        let (most_at_once, busy) = (Arc::default(), AtomicUsize::new(0));
+        let most: Arc<AtomicUsize> = Arc::clone(&most_at_once);
         let _guard = runtime().enter();
         let address = ([127, 0, 0, 1], 0).into();
-        let current = Box::new(move || Some(current.lock().unwrap().clone()));
+        let current = Box::new(move || {
+            most.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            pause(WORK);
+            busy.fetch_sub(1, Ordering::SeqCst);
+            Some(current.lock().unwrap().clone())
+        });
         let rest = block_on(Rest::listen(address, served, current, health)).unwrap();
-        let api = Self { requests: world, rest, token, file: folder.join("token") };
+        let api = Self { requests: world, rest, token, most_at_once, file: folder.join("token") };
         api.give(TOKEN);
         api
     }
@@ -63,6 +75,11 @@ impl Api {
     /// How often it was asked.
     pub fn asked(&self) -> u64 {
         self.rest.asked()
+    }
+
+    /// How many requests were on their way at once, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
     }
 
     /// A replica that asks it.
