@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::relay::{command, run_to_end};
 use crate::support::rest::{Api, TOKEN, created};
-use crate::support::{Deployment, Kafka, Record, SOON, asyncapi, wait_for};
+use crate::support::{Deployment, Kafka, Record, SOON, asyncapi, http, wait_for};
 
 /// What a backfill came to.
 struct Backfill {
@@ -245,7 +245,8 @@ fn the_simulator_tells_over_its_api_what_its_events_are_about() {
     let relay = deployment.relay().up();
     let stderr = token.with_file_name("simulate.err");
     let url = relay.target().url().to_owned();
-    let arguments = ["--events", "30", "--requests", "10", "--serve-api", "127.0.0.1:0", "--api-token-file"];
+    let api = ["--api-rate", "1", "--api-faults", "50", "--serve-api", "127.0.0.1:0", "--api-token-file"];
+    let arguments = [&["--events", "30", "--requests", "10"][..], &api].concat();
     let mut simulate = command()
         .args([
             "simulate",
@@ -266,6 +267,9 @@ fn the_simulator_tells_over_its_api_what_its_events_are_about() {
         let told = std::fs::read_to_string(&stderr).unwrap();
         Some(told.split_once("the API goes on at ")?.1.split(' ').next()?.to_owned())
     });
+    let address = base_url.strip_prefix("http://").unwrap().parse().unwrap();
+    let statuses = [(); 3].map(|()| http::get(address, "/v1/rest/requests").unwrap().status);
+    assert_eq!(statuses, [401, 500, 429], "without a token, by a fault, beyond the rate");
     let topic = deployment.topic("snapshots");
     let plan = deployment.replica("asks").set("sources.main.api.base_url", &format!("{base_url:?}"));
     let plan = plan.set("sources.main.api.token_file", &format!("{:?}", token.display().to_string()));
