@@ -6,10 +6,10 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clearfeed_relay::simulator::Outcome;
 use clearfeed_relay::simulator::rest::Health;
+use clearfeed_relay::simulator::{Events, Outcome};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check_finds_what_is_wrong::{assert_wrong, check};
 use crate::support::relay::Plan;
@@ -126,6 +126,7 @@ fn what_came_is_not_missed_and_the_owner_of_partition_0_alone_asks() {
     let kafka = Kafka::shared();
     let deployment = Deployment::new("reconcile-two", &kafka);
     let settings = load(Vec::new(), 60, 20);
+    let silent = Events::new(settings.seed, NonZeroU64::new(21).unwrap()).event(20).request;
     let api = Api::empty(settings.seed, 21, Health::default(), deployment.secret_file().parent().unwrap());
     let topic = deployment.topic("snapshots");
     let one = asks(&api, deployment.replica("one"), &topic).up();
@@ -150,6 +151,10 @@ fn what_came_is_not_missed_and_the_owner_of_partition_0_alone_asks() {
     });
     wait_read(&[&one, &two]);
     assert_eq!(missed(&one) + missed(&two), 1.0);
+    let listed = [&one, &two].map(|relay| reconcile(relay).unwrap()["missed"].as_array().unwrap().clone());
+    let told: Value = serde_json::from_str(&api.requests.json(silent).unwrap()).unwrap();
+    let created = told["created_at"].as_str().unwrap().parse::<Timestamp>().unwrap().to_string();
+    assert_eq!(listed.concat(), [json!({ "request": silent, "created": created })]);
     let states: BTreeSet<_> =
         [&one, &two].map(|relay| reconcile(relay).unwrap()["state"].to_string()).into_iter().collect();
     assert_eq!(states.len(), 2, "one asks: {states:?}");
@@ -163,7 +168,7 @@ fn what_came_is_not_missed_and_the_owner_of_partition_0_alone_asks() {
     let before = records().len();
     paused.signal("STOP");
     other.wait_active(3);
-    api.requests.occurred(3, Timestamp::now());
+    api.requests.occurred(20, Timestamp::now());
     wait_read(&[other]);
     paused.signal("CONT");
     wait_for("both own partitions again", AFTER_TIMEOUTS, || {
@@ -173,6 +178,9 @@ fn what_came_is_not_missed_and_the_owner_of_partition_0_alone_asks() {
     wait_read(&[&one, &two]);
     assert_eq!(records().len(), before + 1, "what one wrote the other does not write again");
     assert_eq!(missed(&one) + missed(&two), 1.0);
+    let changed =
+        |relay: &Relay| relay.metric(r#"reconcile_missed_events_total{kind="updated",source="main"}"#);
+    assert_eq!(changed(&one) + changed(&two), 1.0, "that the silent one was changed, too");
 }
 
 #[test]
