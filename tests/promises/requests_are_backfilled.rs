@@ -268,8 +268,11 @@ fn the_simulator_tells_over_its_api_what_its_events_are_about() {
         Some(told.split_once("the API goes on at ")?.1.split(' ').next()?.to_owned())
     });
     let address = base_url.strip_prefix("http://").unwrap().parse().unwrap();
-    let statuses = [(); 3].map(|()| http::get(address, "/v1/rest/requests").unwrap().status);
-    assert_eq!(statuses, [401, 500, 429], "without a token, by a fault, beyond the rate");
+    // Of the second half some break off.
+    let ask = |_| Some(http::get(address, "/v1/rest/requests").ok()?.status);
+    let statuses: BTreeSet<u16> = (0..10).filter_map(ask).collect();
+    let wanted = BTreeSet::from([401, 429, 500, 503]);
+    assert_eq!(statuses, wanted, "without a token, beyond the rate, by a fault");
     let topic = deployment.topic("snapshots");
     let plan = deployment.replica("asks").set("sources.main.api.base_url", &format!("{base_url:?}"));
     let plan = plan.set("sources.main.api.token_file", &format!("{:?}", token.display().to_string()));
