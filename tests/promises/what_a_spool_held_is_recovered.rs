@@ -93,6 +93,19 @@ fn the_volume_of_a_relay_that_was_killed_gives_each_event_once() {
     let count = |name: &str| summary[name].as_u64().unwrap();
     assert!((200..=300).contains(&count("put")) && count("found") == count("put"), "{summary}");
     assert!(count("found") + count("unreadable") >= 300 && count("unreadable") > 0, "{summary}");
+
+    // A relay that finds such a file at its start does the same by itself.
+    relay.kill9();
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::copy(&database, folder.join("spool.sqlite")).unwrap();
+    relay.restart();
+    relay.wait_ready();
+    wait_for("it is drained", AFTER_TIMEOUTS, || (relay.metric("spool_in_use") == 0.0).then_some(()));
+    let drained = relay.metric("spool_drained_total") as u64;
+    assert_eq!((drained, relay.metric("spool_damaged")), (count("put"), 1.0));
+    let told = "the spool was salvaged: the broken file is kept";
+    assert!(relay.log().iter().any(|line| line["level"] == "ERROR" && line["message"] == told));
 }
 
 #[test]
