@@ -45,7 +45,7 @@ impl<'a> Drain<'a> {
         Self { keeper, spooling, moved: BTreeSet::new(), waits: None }
     }
 
-    /// Ends when the spool has failed.
+    /// Never ends; when the spool has failed there is nothing more to do.
     pub(super) async fn run(mut self) {
         let mut failed: Option<Instant> = None;
         loop {
