@@ -14,25 +14,35 @@ use crate::support::Kafka;
 const BACKLOG_LOADS: usize = 10;
 
 impl Scenarios {
-    /// Forward alone: it stands still while its inbox is filled, and then goes on.
-    pub fn drained<'k>(&mut self, row: Name<'_>, broker: impl Fn() -> Broker<'k>, load: Load) {
-        self.say(row.0, row.1);
-        let stage = Stage::new(Cores::Apart, broker(), &self.settings);
-        let forward = stage.relay("forward");
-        let filler = stage.floor_into(&stage.deployment.inbox());
+    /// Forward alone, and its floor, in turns: each stands still while its inbox is filled, and then goes on.
+    pub fn drained<'k>(
+        &mut self,
+        broker_name: &str,
+        broker: impl Fn() -> Broker<'k>,
+        (name, load): (&str, Load),
+    ) {
+        self.say(broker_name, name);
+        let mut stage = Stage::new(Cores::Apart, broker(), &self.settings);
+        let floor = stage.floors();
+        let fillers =
+            [stage.floor_into(&stage.floor_inbox(), None), stage.floor_into(&stage.deployment.inbox(), None)];
+        let mut turns = [("floor", floor, &fillers[0]), ("forward", stage.relay("forward"), &fillers[1])];
         for round in 0..=self.rounds() {
-            self.runs += 1;
-            let before = forward.forwarded();
-            forward.server.signal("STOP");
-            load.send(filler.intake, self.runs, || ());
-            let (cpu, began) = (forward.cpu(), Instant::now());
-            forward.server.signal("CONT");
-            forward.wait_forwarded(before + load.events as u64);
-            if round > 0 {
-                let wall = began.elapsed();
-                let figures = work(load.events, (wall, wall), cpu, &forward);
-                self.figures.add(row, &figures);
+            for (server, forward, filler) in &turns {
+                self.runs += 1;
+                let before = forward.forwarded();
+                forward.server.signal("STOP");
+                load.send(filler.intake, self.runs, || ());
+                let (cpu, began) = (forward.cpu(), Instant::now());
+                forward.server.signal("CONT");
+                forward.wait_forwarded(before + load.events as u64);
+                if round > 0 {
+                    let wall = began.elapsed();
+                    let figures = work(load.events, (wall, wall), cpu, forward);
+                    self.figures.add((broker_name, name, server), &figures);
+                }
             }
+            turns.rotate_left(1);
         }
     }
 
@@ -42,7 +52,7 @@ impl Scenarios {
         self.say(row.0, row.1);
         let stage = Stage::new(Cores::Apart, Broker::Real(kafka), &self.settings);
         stage.relay("forward").stop(); // it makes the topics
-        let filler = stage.floor_into(&stage.deployment.inbox());
+        let filler = stage.floor_into(&stage.deployment.inbox(), None);
         for _ in 0..self.few_rounds() {
             for _ in 0..BACKLOG_LOADS {
                 self.runs += 1;

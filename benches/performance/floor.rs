@@ -2,11 +2,13 @@
 //! with acks=all and idempotence; the answer when it is acknowledged. No limits, no metrics, no log, no time-outs.
 //!
 //! Of the product it uses nothing, so that what makes the product faster or slower leaves the floor where it is. The
-//! record is the one that the relay writes: a forward half can be started over what the floor wrote.
+//! record is the one that the relay writes: a forward half can be started over what the floor wrote, and one that is a
+//! floor, too (`floor_forward.rs`), beside it.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hmac::digest::KeyInit;
@@ -16,7 +18,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, ProducerContext};
@@ -26,11 +28,15 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::floor_forward;
+use crate::stage::FORWARDED;
+
 struct Floor {
     secret: Hmac<Sha256>,
     url: String,
     topic: String,
     producer: BaseProducer<Acknowledgements>,
+    forwarded: AtomicU64,
 }
 
 /// Tells who waits for a record whether it was acknowledged.
@@ -76,14 +82,19 @@ pub fn client(servers: &str) -> ClientConfig {
     client
 }
 
-/// Serves until it is killed.
-pub fn run(port: u16, servers: &str, topic: &str, (url, secret): (&str, &str)) {
+/// Serves until it is killed; forwards to a topic of events where there is one.
+pub fn run(port: u16, servers: &str, topic: &str, (url, secret): (&str, &str), events: Option<&str>) {
     let floor = Arc::new(Floor {
         secret: Hmac::new_from_slice(secret.as_bytes()).unwrap(),
         url: url.to_owned(),
         topic: topic.to_owned(),
         producer: client(servers).create_with_context(Acknowledgements).unwrap(),
+        forwarded: AtomicU64::default(),
     });
+    if let Some(events) = events {
+        let (floor, servers, events) = (Arc::clone(&floor), servers.to_owned(), events.to_owned());
+        std::thread::spawn(move || floor_forward::run(&servers, &floor.topic, &events, &floor.forwarded));
+    }
     let polled = Arc::clone(&floor);
     // Not `FutureProducer`, which spins through the last millisecond of each 100: 1 % of a core, for nothing.
     std::thread::spawn(move || {
@@ -108,6 +119,10 @@ pub fn run(port: u16, servers: &str, topic: &str, (url, secret): (&str, &str)) {
 
 impl Floor {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() == Method::GET {
+            let forwarded = self.forwarded.load(Ordering::Relaxed);
+            return Response::new(Full::from(format!("{FORWARDED}}} {forwarded}\n")));
+        }
         let (status, body) = match self.keep(request).await {
             Some(()) => (StatusCode::OK, r#"{"status":"accepted"}"#),
             None => (StatusCode::BAD_REQUEST, r#"{"error":"not kept"}"#),

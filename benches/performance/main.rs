@@ -23,6 +23,7 @@ mod downstream;
 mod drain;
 mod figures;
 mod floor;
+mod floor_forward;
 mod goals;
 mod load;
 mod on_mock;
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
     // `cargo bench` adds one of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["floor", port, servers, topic, url, secret] => {
-            floor::run(port.parse().unwrap(), servers, topic, (url, secret));
+        ["floor", port, servers, topic, url, secret, ref events @ ..] => {
+            floor::run(port.parse().unwrap(), servers, topic, (url, secret), events.first().copied());
         }
         ["relay", config, secret] => on_mock::run(Path::new(config), secret.as_bytes()),
         ["acknowledge", servers, topic, per_second, events] => {

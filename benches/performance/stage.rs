@@ -1,6 +1,7 @@
 //! What one comparison needs: a broker, the topics of one deployment, a floor and a relay on it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,12 @@ use crate::this_program;
 pub const PARTITIONS: i32 = 12;
 /// Until everything that is in the inbox is forwarded.
 const LONGEST: Duration = Duration::from_secs(120);
-/// Each look costs the server what its metrics cost.
+/// The counter of what is forwarded, as the relay tells it; the floor's, too.
+pub const FORWARDED: &str = "clearfeed_relay_forward_records_total{";
+/// Each look costs the server what its metrics cost: so where it is known how fast it is, the next look is when half of what
+/// is left should be done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const NEXT_LOOK: RangeInclusive<f64> = 0.002..=1.0;
 
 pub enum Broker<'k> {
     Memory(MockBroker),
@@ -69,7 +74,8 @@ pub struct Running {
     pub server: Server,
     broker: u32,
     pub intake: u16,
-    pub admin: Option<SocketAddr>,
+    /// The floor has no other.
+    pub admin: SocketAddr,
 }
 
 impl<'k> Stage<'k> {
@@ -91,18 +97,37 @@ impl<'k> Stage<'k> {
     pub fn floor(&mut self) -> Running {
         let topic = self.deployment.topic("floor");
         self.broker.create_topic(&topic);
-        self.floor_into(&topic)
+        self.floor_into(&topic, None)
     }
 
-    /// The floor, on a topic that is there.
-    pub fn floor_into(&self, topic: &str) -> Running {
+    /// The floor of both halves, on topics of its own.
+    pub fn floors(&mut self) -> Running {
+        let (inbox, events) = (self.floor_inbox(), self.floor_events());
+        self.broker.create_topic(&inbox);
+        self.broker.create_topic(&events);
+        self.floor_into(&inbox, Some(&events))
+    }
+
+    /// What the floor of both halves appends to and forwards from.
+    pub fn floor_inbox(&self) -> String {
+        self.deployment.topic("floors")
+    }
+
+    /// Where the floor of both halves forwards to.
+    pub fn floor_events(&self) -> String {
+        self.deployment.topic("floors-events")
+    }
+
+    /// The floor, on topics that are there.
+    pub fn floor_into(&self, topic: &str, events: Option<&str>) -> Running {
         let intake = free_port();
         let port = intake.to_string();
-        let arguments = ["floor", &port, self.broker.servers(), topic, PUBLIC_URL, SECRET];
+        let mut arguments = vec!["floor", &port, self.broker.servers(), topic, PUBLIC_URL, SECRET];
+        arguments.extend(events);
         let server =
             Server::start(self.cores, &this_program(), &arguments, &self.logs.path().join("floor.log"));
         server.wait_listening(local(intake));
-        Running { server, broker: self.broker.process(), intake, admin: None }
+        Running { server, broker: self.broker.process(), intake, admin: local(intake) }
     }
 
     /// The relay in this role, ready, with all partitions active where it forwards.
@@ -139,7 +164,7 @@ impl<'k> Stage<'k> {
                 &log,
             ),
         };
-        Running { server, broker: self.broker.process(), intake, admin: Some(local(admin)) }
+        Running { server, broker: self.broker.process(), intake, admin: local(admin) }
     }
 }
 
@@ -157,13 +182,13 @@ impl Running {
     }
 
     pub fn wait_ready(&self) {
-        until(|| http::get(self.admin.unwrap(), "/readyz").is_ok_and(|answer| answer.status == 200));
+        until(|| http::get(self.admin, "/readyz").is_ok_and(|answer| answer.status == 200));
     }
 
     /// Until it forwards all partitions.
     pub fn wait_active(&self) {
         until(|| {
-            let Ok(status) = http::get(self.admin.unwrap(), "/status") else { return false };
+            let Ok(status) = http::get(self.admin, "/status") else { return false };
             let status: serde_json::Value = serde_json::from_str(&status.body).unwrap();
             let owned = status["forward"]["owned"].as_array().map_or(&[][..], |owned| owned);
             owned.iter().filter(|one| one["state"] == "active").count() == PARTITIONS.unsigned_abs() as usize
@@ -177,14 +202,22 @@ impl Running {
 
     /// Inbox records whose transaction was committed so far.
     pub fn forwarded(&self) -> u64 {
-        let metrics = http::get(self.admin.unwrap(), "/metrics").unwrap().body;
-        let counts =
-            metrics.lines().filter(|line| line.starts_with("clearfeed_relay_forward_records_total{"));
+        let metrics = http::get(self.admin, "/metrics").unwrap().body;
+        let counts = metrics.lines().filter(|line| line.starts_with(FORWARDED));
         counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     pub fn wait_forwarded(&self, records: u64) {
-        until(|| self.forwarded() >= records);
+        let (began, first) = (Instant::now(), self.forwarded());
+        let mut found = first;
+        while found < records {
+            assert!(began.elapsed() < LONGEST, "waited in vain");
+            let per_second = (found - first) as f64 / began.elapsed().as_secs_f64();
+            let half_done = (records - found) as f64 / per_second / 2.0;
+            let next = half_done.clamp(*NEXT_LOOK.start(), *NEXT_LOOK.end());
+            pause(if found == first { LOOK_EVERY } else { Duration::from_secs_f64(next) });
+            found = self.forwarded();
+        }
     }
 }
 
