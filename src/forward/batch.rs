@@ -128,11 +128,13 @@ impl Forwarded {
         let position = position(record);
         let active =
             slots.get(position.partition).filter(|_| !self.held.contains_key(&position.partition))?;
-        let headers = record.headers().map(|headers| headers.iter().map(|header| (header.key, header.value)));
+        let found = record.headers();
+        let mut headers = Vec::with_capacity(found.map_or(0, Headers::count));
+        headers.extend(found.into_iter().flat_map(Headers::iter).map(|header| (header.key, header.value)));
         let message = InboxMessage {
             position,
             appended_ms: record.timestamp().to_millis().unwrap_or(0),
-            headers: headers.into_iter().flatten().collect(),
+            headers,
             body: record.payload().unwrap_or_default(),
         };
         match active.partition.decide(&message, rules) {

@@ -24,10 +24,9 @@ const COMMIT_TIMEOUT: Duration = TRANSACTION_TIMEOUT;
 /// spins through the last millisecond of any time-out.
 const ACKNOWLEDGE_NAP: Duration = Duration::from_micros(500);
 
-/// So long a transaction waits after the commit of the last one, whose markers the coordinator is still writing. Measured
-/// at 1,000 events/s into 24 partitions of one broker: from 45 ms a transaction (median) down to 22, of which this is the
-/// smaller part and the order of [`Transactions::begin`] the larger.
-const SETTLING: Duration = Duration::from_millis(5);
+/// So long a transaction waits after the commit of the last one, whose markers the coordinator is still writing: long enough
+/// that it seldom has to ask again, which takes `retry.backoff.ms`. docs/performance.md has what 0 and 5 ms gave.
+const SETTLING: Duration = Duration::from_millis(2);
 /// How long a refusal may be on its way after its consequence was seen.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An abort is asked for in slices, between which the reports of purged records are served.
