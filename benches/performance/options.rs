@@ -38,7 +38,7 @@ impl Options {
         }
         let is_whole = !options.is_quick && options.only.is_empty() && options.settings.is_empty();
         match &options.json {
-            // The results of a whole run take a quarter of an hour to get back.
+            // The results of a whole run take 20 minutes to get back.
             Some(file) if !is_whole && file.exists() => Err(format!(
                 "{} is there: only a whole run, without --quick, --only and --set, takes its place",
                 file.display()

@@ -22,7 +22,7 @@ pub const FORWARDED: &str = "clearfeed_relay_forward_records_total{";
 /// Each look costs the server what its metrics cost: so where it is known how fast it is, the next look is when half of what
 /// is left should be done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const NEXT_LOOK: RangeInclusive<f64> = 0.002..=1.0;
+const NEXT_LOOK: RangeInclusive<f64> = 0.002..=0.05;
 
 pub enum Broker<'k> {
     Memory(MockBroker),
