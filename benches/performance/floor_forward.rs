@@ -2,8 +2,8 @@
 //! has to do for it, and nothing else: no window of ids, no ledger, no routes, no takeover; who owns a partition is not asked,
 //! and after any error it is over.
 //!
-//! The records are those that the relay writes. The offsets go first, as the relay has them, for what a transaction begins
-//! with waits until the last one is settled: records would wait for 20 ms.
+//! The records are those that the relay writes. The offsets go first, for what a transaction begins with waits until the last
+//! one is settled, and records would wait for 20 ms; and only once, where the relay's fence wants them again in the end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
