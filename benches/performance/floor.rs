@@ -160,14 +160,18 @@ impl Floor {
             ("body-sha256", Some(&digest)),
             ("content-type", header(&head.headers, CONTENT_TYPE.as_str())),
         ];
-        let empty = OwnedHeaders::new_with_capacity(fields.len());
         let fields = fields.into_iter().filter(|(_, value)| value.is_some());
-        let headers = fields.fold(empty, |headers, (key, value)| headers.insert(Header { key, value }));
         let (waiting, acknowledged) = oneshot::channel();
         let record = BaseRecord::with_opaque_to(&self.topic, Box::new(waiting)).key(key).payload(&body[..]);
-        self.producer.send(record.headers(headers)).ok()?;
+        self.producer.send(record.headers(headers(fields))).ok()?;
         acknowledged.await.ok()?.then_some(())
     }
+}
+
+/// Names and values as librdkafka takes them, a floor's record has at most eleven.
+pub fn headers<'a>(fields: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> OwnedHeaders {
+    let empty = OwnedHeaders::new_with_capacity(11);
+    fields.fold(empty, |headers, (key, value)| headers.insert(Header { key, value }))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use crate::floor::client;
+use crate::floor;
 use crate::support::{SOON, kafka, pause};
 
 /// The relay's own.
@@ -33,7 +33,7 @@ pub fn run(servers: &str, inbox: &str, events: &str, forwarded: &AtomicU64) {
         .set("fetch.queue.backoff.ms", "10")
         .create()
         .unwrap();
-    let producer: BaseProducer = client(servers)
+    let producer: BaseProducer = floor::client(servers)
         .set("transactional.id", inbox)
         .set("retry.backoff.ms", "5")
         .set("retry.backoff.max.ms", "50")
@@ -102,6 +102,5 @@ fn headers(record: &BorrowedMessage<'_>) -> OwnedHeaders {
         ("ce_cfinbox", &format!("{}:{}", record.partition(), record.offset())),
         ("ce_subject", value("request")),
     ];
-    let empty = OwnedHeaders::new_with_capacity(fields.len());
-    fields.into_iter().fold(empty, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+    floor::headers(fields.into_iter().map(|(name, value)| (name, Some(value))))
 }

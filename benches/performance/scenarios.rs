@@ -176,27 +176,24 @@ impl Scenarios {
         // Topics of their own for the two relays: what intake alone appends nobody reads.
         let mut stage = Stage::new(cores, broker(), &self.settings);
         let whole_stage = whole.then(|| Stage::new(cores, broker(), &self.settings));
-        // Each with the topic of the events that it publishes.
-        let mut turns =
-            vec![("floor", Some(stage.floor()), None), ("intake", Some(stage.relay("intake")), None)];
+        let mut turns = vec![("floor", Some(stage.floor())), ("intake", Some(stage.relay("intake")))];
         if floors {
-            turns.push(("floors", Some(stage.floors()), Some(stage.floor_events())));
+            turns.push(("floors", Some(stage.floors())));
         }
-        if let Some(stage) = &whole_stage {
-            turns.push(("all", Some(stage.relay("all")), Some(stage.deployment.events())));
+        if let Some(whole) = &whole_stage {
+            let all = whole.relay("all");
+            if warm_up > 0 {
+                self.measure(&all, Load { events: warm_up, ..load }, &whole.broker);
+            }
+            turns.push(("all", Some(all)));
         }
         if let Pace::Open { per_second: 1000 } = load.pace {
-            turns.push(("ack", None, None));
-        }
-        if warm_up > 0 {
-            let (_, running, _) = turns.iter().rfind(|(_, _, events)| events.is_some()).unwrap();
-            self.measure(running.as_ref().unwrap(), Load { events: warm_up, ..load }, None);
+            turns.push(("ack", None));
         }
         for round in 0..=self.rounds() {
-            for (server, running, events) in &turns {
+            for (server, running) in &turns {
                 let found = if let Some(running) = running {
-                    let forwarding = events.as_deref().map(|events| (events, &stage.broker));
-                    self.measure(running, load, forwarding)
+                    self.measure(running, load, &stage.broker)
                 } else {
                     let to = (stage.broker.servers(), &*stage.deployment.topic("floor"));
                     acknowledgement::measure(cores, to, 1000, load.events)
@@ -213,12 +210,13 @@ impl Scenarios {
     }
 
     /// One load on one server, until all of it is forwarded where the server does that.
-    fn measure(&mut self, running: &Running, load: Load, forwarding: Option<(&str, &Broker<'_>)>) -> Round {
+    fn measure(&mut self, running: &Running, load: Load, broker: &Broker<'_>) -> Round {
         self.runs += 1;
-        let reader = forwarding
-            .filter(|(_, broker)| load.is_open() && broker.is_real())
-            .map(|(events, broker)| Downstream::start(broker.servers(), events, self.runs, load.events));
-        let forwarded = forwarding.map(|_| running.forwarded());
+        let events = running.events.as_deref();
+        let reader = events
+            .filter(|_| load.is_open() && broker.is_real())
+            .map(|events| Downstream::start(broker.servers(), events, self.runs, load.events));
+        let forwarded = events.map(|_| running.forwarded());
         let (before, outcome) = load.send(running.intake, self.runs, || running.cpu());
         let mut whole = outcome.wall;
         if let Some(forwarded) = forwarded {

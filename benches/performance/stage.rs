@@ -76,6 +76,8 @@ pub struct Running {
     pub intake: u16,
     /// The floor has no other.
     pub admin: SocketAddr,
+    /// Where it publishes events, if it forwards.
+    pub events: Option<String>,
 }
 
 impl<'k> Stage<'k> {
@@ -102,7 +104,7 @@ impl<'k> Stage<'k> {
 
     /// The floor of both halves, on topics of its own.
     pub fn floors(&mut self) -> Running {
-        let (inbox, events) = (self.floor_inbox(), self.floor_events());
+        let (inbox, events) = (self.floor_inbox(), self.deployment.topic("floors-events"));
         self.broker.create_topic(&inbox);
         self.broker.create_topic(&events);
         self.floor_into(&inbox, Some(&events))
@@ -111,11 +113,6 @@ impl<'k> Stage<'k> {
     /// What the floor of both halves appends to and forwards from.
     pub fn floor_inbox(&self) -> String {
         self.deployment.topic("floors")
-    }
-
-    /// Where the floor of both halves forwards to.
-    pub fn floor_events(&self) -> String {
-        self.deployment.topic("floors-events")
     }
 
     /// The floor, on topics that are there.
@@ -127,7 +124,8 @@ impl<'k> Stage<'k> {
         let server =
             Server::start(self.cores, &this_program(), &arguments, &self.logs.path().join("floor.log"));
         server.wait_listening(local(intake));
-        Running { server, broker: self.broker.process(), intake, admin: local(intake) }
+        let events = events.map(str::to_owned);
+        Running { server, broker: self.broker.process(), intake, admin: local(intake), events }
     }
 
     /// The relay in this role, ready, with all partitions active where it forwards.
@@ -164,7 +162,8 @@ impl<'k> Stage<'k> {
                 &log,
             ),
         };
-        Running { server, broker: self.broker.process(), intake, admin: local(admin) }
+        let events = (role != "intake").then(|| self.deployment.events());
+        Running { server, broker: self.broker.process(), intake, admin: local(admin), events }
     }
 }
 
