@@ -1,12 +1,12 @@
 //! A process that is measured: where it runs, with its own accounting of time and memory.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{SOON, memory_mib, wait_for};
+use crate::support::{SOON, memory_mib, pause, wait_for};
 
 /// Who runs where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,12 @@ pub fn cpu(process: u32) -> Duration {
     ticks * Duration::from_millis(10)
 }
 
+/// What is waited for: at most all that a load put into the inbox.
+const LONGEST: Duration = Duration::from_secs(120);
+
 pub struct Server {
-    process: Child,
+    process: RefCell<Child>,
+    log: PathBuf,
 }
 
 impl Server {
@@ -67,41 +71,56 @@ impl Server {
             .stderr(File::create(log).unwrap())
             .spawn()
             .unwrap();
-        Self { process }
+        Self { process: RefCell::new(process), log: log.to_owned() }
     }
 
-    pub fn wait_listening(&self, address: SocketAddr) {
-        wait_for("the server listens", SOON, || TcpStream::connect(address).ok());
+    /// Looks until it finds it so; where it is not, the look tells how long the next one may wait. A server that has ended, as
+    /// where another process took its port, is not waited for.
+    pub fn wait(&self, until: &str, mut look: impl FnMut() -> Result<(), Duration>) {
+        let began = Instant::now();
+        while let Err(next) = look() {
+            let ended = self.process.borrow_mut().try_wait().unwrap();
+            if ended.is_some() || began.elapsed() > LONGEST {
+                let state =
+                    ended.map_or_else(|| format!("{LONGEST:?} are over"), |status| status.to_string());
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                panic!("waited until the server {until}, but: {state}; its log:\n{log}");
+            }
+            pause(next);
+        }
+    }
+
+    fn id(&self) -> u32 {
+        self.process.borrow().id()
     }
 
     /// User and system time so far.
     pub fn cpu(&self) -> Duration {
-        cpu(self.process.id())
+        cpu(self.id())
     }
 
     /// What it has in memory now, and at most had, in MiB.
     pub fn memory_mib(&self) -> (f64, f64) {
-        memory_mib(self.process.id())
+        memory_mib(self.id())
     }
 
     /// Sends a signal by its name, such as `STOP`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
-}
 
-impl Server {
     /// SIGTERM, and waits for its end.
     pub fn stop(mut self) {
         self.signal("TERM");
-        wait_for("the server ends", SOON, || self.process.try_wait().unwrap());
+        wait_for("the server ends", SOON, || self.process.get_mut().try_wait().unwrap());
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let process = self.process.get_mut();
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }

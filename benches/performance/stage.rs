@@ -1,6 +1,6 @@
 //! What one comparison needs: a broker, the topics of one deployment, a floor and a relay on it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,13 +10,11 @@ use tempfile::TempDir;
 use crate::broker::MockBroker;
 use crate::server::{self, Cores, Server};
 use crate::support::deployment::{PUBLIC_URL, SECRET};
-use crate::support::{Deployment, Kafka, free_port, http, pause};
+use crate::support::{Deployment, Kafka, free_port, http};
 use crate::this_program;
 
 /// Of the inbox and of every other topic: the relay's default.
 pub const PARTITIONS: i32 = 12;
-/// Until everything that is in the inbox is forwarded.
-const LONGEST: Duration = Duration::from_secs(120);
 /// The counter of what is forwarded, as the relay tells it; the floor's, too.
 pub const FORWARDED: &str = "clearfeed_relay_forward_records_total{";
 /// Each look costs the server what its metrics cost: so where it is known how fast it is, the next look is when half of what
@@ -123,7 +121,7 @@ impl<'k> Stage<'k> {
         arguments.extend(events);
         let server =
             Server::start(self.cores, &this_program(), &arguments, &self.logs.path().join("floor.log"));
-        server.wait_listening(local(intake));
+        server.wait("listens", || TcpStream::connect(local(intake)).map(drop).map_err(|_| LOOK_EVERY));
         let events = events.map(str::to_owned);
         Running { server, broker: self.broker.process(), intake, admin: local(intake), events }
     }
@@ -181,16 +179,20 @@ impl Running {
     }
 
     pub fn wait_ready(&self) {
-        until(|| http::get(self.admin, "/readyz").is_ok_and(|answer| answer.status == 200));
+        self.server.wait("is ready", || {
+            let ready = http::get(self.admin, "/readyz").is_ok_and(|answer| answer.status == 200);
+            ready.then_some(()).ok_or(LOOK_EVERY)
+        });
     }
 
     /// Until it forwards all partitions.
     pub fn wait_active(&self) {
-        until(|| {
-            let Ok(status) = http::get(self.admin, "/status") else { return false };
+        self.server.wait("forwards all partitions", || {
+            let status = http::get(self.admin, "/status").map_err(|_| LOOK_EVERY)?;
             let status: serde_json::Value = serde_json::from_str(&status.body).unwrap();
             let owned = status["forward"]["owned"].as_array().map_or(&[][..], |owned| owned);
-            owned.iter().filter(|one| one["state"] == "active").count() == PARTITIONS.unsigned_abs() as usize
+            let active = owned.iter().filter(|one| one["state"] == "active").count();
+            (active == PARTITIONS.unsigned_abs() as usize).then_some(()).ok_or(LOOK_EVERY)
         });
     }
 
@@ -208,23 +210,16 @@ impl Running {
 
     pub fn wait_forwarded(&self, records: u64) {
         let (began, first) = (Instant::now(), self.forwarded());
-        let mut found = first;
-        while found < records {
-            assert!(began.elapsed() < LONGEST, "waited in vain");
+        self.server.wait("has forwarded all", || {
+            let found = self.forwarded();
+            if found >= records {
+                return Ok(());
+            }
             let per_second = (found - first) as f64 / began.elapsed().as_secs_f64();
             let half_done = (records - found) as f64 / per_second / 2.0;
             let next = half_done.clamp(*NEXT_LOOK.start(), *NEXT_LOOK.end());
-            pause(if found == first { LOOK_EVERY } else { Duration::from_secs_f64(next) });
-            found = self.forwarded();
-        }
-    }
-}
-
-fn until(is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LONGEST, "waited in vain");
-        pause(LOOK_EVERY);
+            Err(if found == first { LOOK_EVERY } else { Duration::from_secs_f64(next) })
+        });
     }
 }
 
