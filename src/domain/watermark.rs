@@ -100,12 +100,11 @@ impl Watermark {
         !self.seen.contains_key(&hash(snapshot))
     }
 
-    /// Takes back what a clock that was ahead has judged; says whether there was any.
-    pub fn judged_ahead_of(&mut self, now: Timestamp, grace: Duration) -> bool {
+    /// Takes back to `until` what a clock that was ahead has judged; says whether there was any.
+    pub fn judged_ahead_of(&mut self, now: Timestamp, until: Timestamp) -> bool {
         let is_ahead = self.judged_ms > now.as_millisecond();
         if is_ahead {
-            let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-            self.judged_ms = now.as_millisecond().saturating_sub(grace_ms);
+            self.judged_ms = until.as_millisecond();
         }
         is_ahead
     }
@@ -178,10 +177,10 @@ mod tests {
         assert!(mark.is_news(&snapshot(1, 1000)) && !mark.is_news(&snapshot(1, 2999)));
         mark.judged_until(at(1000), GRACE);
         assert_eq!(mark.judged(), at(2000), "never back");
-        assert!(!mark.judged_ahead_of(at(2000), GRACE) && mark.judged() == at(2000));
+        assert!(!mark.judged_ahead_of(at(2000), at(1400)) && mark.judged() == at(2000));
         let mut ahead = mark.clone();
-        assert!(ahead.judged_ahead_of(at(1999), GRACE), "but where it cannot have been that late yet");
-        assert_eq!(ahead.judged(), at(1999 - 600));
+        assert!(ahead.judged_ahead_of(at(1999), at(1399)), "but where it cannot have been that late yet");
+        assert_eq!(ahead.judged(), at(1399));
         let marks = Watermarks::default().with("main", mark.clone());
         assert_eq!(Watermarks::decode(&marks.encode(usize::MAX)), Some(marks.clone()));
         assert_eq!((marks.get("main"), marks.get("other")), (Some(&mark), None));

@@ -164,11 +164,12 @@ impl Reconciler {
     fn round(&mut self, index: usize, duty: &mut Duty) -> Result<(), Ended> {
         let (now, source) = (Timestamp::now(), &self.sources[index]);
         let (name, grace) = (source.name.clone(), source.grace);
+        let until = cutoff(now, grace);
         let mut mark = match duty.marks.get(&name) {
             Some(mark) => mark.clone(),
             None => self.beginning(&name, now)?,
         };
-        if mark.judged_ahead_of(now, grace) {
+        if mark.judged_ahead_of(now, until) {
             tracing::warn!(source = name, "a clock was ahead: what it took for judged is judged again");
         }
         let mut query = Query {
@@ -195,7 +196,6 @@ impl Reconciler {
         if !snapshots.is_empty() {
             self.hand_over(index, duty, snapshots, &mark)?;
         }
-        let until = cutoff(now, grace);
         let missed = self.judge(index, now, until)?;
         mark.judged_until(until, grace);
         self.sources[index].uncounted = Some((missed, mark.clone()));
