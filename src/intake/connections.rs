@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
+use tokio::task::AbortHandle;
 
 use super::answer::Answer;
 use crate::telemetry::metrics::Metrics;
@@ -46,8 +46,8 @@ pub(super) struct Connection {
     pub(super) peer: IpAddr,
     /// What its sender did wrong before there was a request.
     refused: OnceLock<Answer>,
-    /// Ends the connection at once.
-    pub(super) evicted: CancellationToken,
+    /// Serves it; aborted, it ends at once.
+    task: OnceLock<AbortHandle>,
 }
 
 /// A place among the open connections, until it is dropped.
@@ -71,7 +71,7 @@ impl Connections {
                 open.by_id.iter().map(|(id, connection)| (connection.rank.load(Ordering::Relaxed), *id));
             let (_, id) = ranks.min().filter(|(rank, _)| *rank != PROVEN)?;
             if let Some(connection) = open.by_id.remove(&id) {
-                connection.evicted.cancel();
+                connection.task.get().inspect(|task| task.abort());
                 self.metrics.intake.connections_evicted.inc();
                 self.metrics.intake.connections.dec();
             }
@@ -93,7 +93,13 @@ impl Connection {
     /// A connection that was opened now; times count from `origin`.
     pub(super) fn new(origin: Instant, peer: IpAddr) -> Self {
         let rank = AtomicU64::new(2 * since_ms(origin));
-        Self { rank, origin, peer, refused: OnceLock::new(), evicted: CancellationToken::new() }
+        Self { rank, origin, peer, refused: OnceLock::new(), task: OnceLock::new() }
+    }
+
+    /// What serves it, to be ended where another needs the place.
+    pub(super) fn served_by(&self, task: AbortHandle) {
+        // There is one, which begins once.
+        let _ = self.task.set(task);
     }
 
     /// A request's head has been read.

@@ -68,6 +68,9 @@ pub(super) struct Guard<S> {
     unread: BytesMut,
     header_timeout: Duration,
     waiting: Waiting,
+    /// When the limit that runs now is over.
+    until: Instant,
+    /// Wakes the task then or earlier: moving it costs more than looking again once, and most requests come in time.
     deadline: Pin<Box<Sleep>>,
     /// Runs while the sender takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -83,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             unread: BytesMut::new(),
             header_timeout,
             waiting: Waiting::Head,
+            until: Instant::now() + header_timeout,
             deadline: Box::pin(tokio::time::sleep(header_timeout)),
             stalled: None,
             is_shut: false,
@@ -103,9 +107,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         };
         if waiting != self.waiting {
             self.waiting = waiting;
-            let limit = if waiting == Waiting::NextRequest { KEEP_ALIVE } else { self.header_timeout };
-            self.deadline.as_mut().reset(Instant::now() + limit);
+            match waiting {
+                Waiting::Head => self.until = Instant::now() + self.header_timeout,
+                Waiting::NextRequest => self.until = Instant::now() + KEEP_ALIVE,
+                Waiting::Nothing => {}
+            }
         }
+    }
+
+    /// Whether the limit that runs now is over; wakes the task when it is.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if self.waiting == Waiting::Nothing {
+            return false;
+        }
+        if self.deadline.deadline() > self.until {
+            self.deadline.as_mut().reset(self.until);
+        }
+        while self.deadline.as_mut().poll(context).is_ready() {
+            if self.deadline.deadline() >= self.until {
+                return true;
+            }
+            self.deadline.as_mut().reset(self.until);
+        }
+        false
     }
 
     /// Reads of the next head what there is. False: the sender has nothing to say any more.
@@ -121,9 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
                 let mut space = [MaybeUninit::uninit(); READ_BYTES];
                 let mut read = ReadBuf::uninit(&mut space);
                 let polled = Pin::new(&mut self.stream).poll_read(context, &mut read);
-                let is_late = self.waiting != Waiting::Nothing
-                    && polled.is_pending()
-                    && self.deadline.as_mut().poll(context).is_ready();
+                let is_late = polled.is_pending() && self.is_late(context);
                 match (is_late, self.unread.is_empty()) {
                     // Who begins nothing has done nothing wrong.
                     (true, true) => return Poll::Ready(Ok(false)),
@@ -237,9 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         if flushed.is_ready() {
             // hyper does not read again before somebody wakes it: where an answer is out, that has to be this limit too.
             this.keep_time();
-            if this.waiting != Waiting::Nothing {
-                let _ = this.deadline.as_mut().poll(context);
-            }
+            this.is_late(context);
         }
         this.limit_stall(context, flushed)
     }
@@ -332,6 +352,23 @@ mod tests {
         let (_, took) = until_closed(&mut client).await;
         let wanted = 4 * HEADER_TIMEOUT;
         assert!(took >= wanted && took < wanted + 2 * LINGER, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_head_has_its_own_time_however_long_the_connection_was_kept() {
+        let mut client = serve(Duration::ZERO);
+        for pause in [Duration::ZERO, HEADER_TIMEOUT / 2, 2 * HEADER_TIMEOUT, KEEP_ALIVE - LINGER] {
+            tokio::time::sleep(pause).await;
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200", "after {pause:?}");
+            while client.read_u8().await.unwrap() != b'\r' || client.read_u16().await.unwrap() != 0x0a0d {}
+            assert_eq!(client.read_u8().await.unwrap(), b'\n');
+        }
+        client.write_all(b"GET / HT").await.unwrap();
+        let (_, took) = until_closed(&mut client).await;
+        assert!(took >= HEADER_TIMEOUT && took < HEADER_TIMEOUT + 2 * LINGER, "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 //! everywhere, and no client that ClearFeed or a proxy could use sends any of it.
 
 use httparse::{EMPTY_HEADER, Error, Header, Status};
+use memchr::memchr_iter;
 
 /// Headers of a request: ClearFeed sends about ten, proxies add about ten more.
 pub const MAX_HEADERS: usize = 64;
@@ -57,7 +58,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
         Status::Complete(_) | Status::Partial => return Err(HeadError::TooLarge),
     };
     // httparse takes a line that ends without CR for a line; others take it for a part of the header before it.
-    if !bytes[..length].split_inclusive(|byte| *byte == b'\n').all(|line| line.ends_with(b"\r\n")) {
+    if !memchr_iter(b'\n', &bytes[..length]).all(|end| bytes[..end].ends_with(b"\r")) {
         return Err(Malformed("a line ends without CR"));
     }
     let is_http_10 = request.version == Some(0);

@@ -97,18 +97,18 @@ impl Listener {
             tracing::debug!(%error, "connection is gone already");
             return;
         }
-        match self.tls.clone() {
+        let connection = Arc::clone(&place.connection);
+        let task = match self.tls.clone() {
             None => self.tracker.spawn(Arc::clone(self).serve(stream, place)),
             Some(tls) => self.tracker.spawn(Arc::clone(self).shake_hands(tls, stream, place)),
         };
+        connection.served_by(task.abort_handle());
     }
 
     /// A handshake has as long as a head; then the head has its own time.
     async fn shake_hands(self: Arc<Self>, tls: TlsAcceptor, stream: TcpStream, place: Place) {
-        let connection = Arc::clone(&place.connection);
         let handshake = tokio::time::timeout(self.header_timeout, tls.accept(stream));
         tokio::select! {
-            () = connection.evicted.cancelled() => {}
             () = self.closing.cancelled() => {}
             shaken = handshake => match shaken {
                 Ok(Ok(stream)) => Arc::clone(&self).serve(stream, place).await,
@@ -147,7 +147,6 @@ impl Listener {
             .serve_connection(TokioIo::new(guarded), service);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
-            () = connection.evicted.cancelled() => return,
             ended = serving.as_mut() => ended,
             () = self.closing.cancelled() => {
                 serving.as_mut().graceful_shutdown();
