@@ -52,7 +52,7 @@ pub fn cpu(process: u32) -> Duration {
     ticks * Duration::from_millis(10)
 }
 
-/// What is waited for: at most all that a load put into the inbox.
+/// The longest wait: until all that a load put into the inbox is forwarded.
 const LONGEST: Duration = Duration::from_secs(120);
 
 pub struct Server {
@@ -78,15 +78,20 @@ impl Server {
     /// where another process took its port, is not waited for.
     pub fn wait(&self, until: &str, mut look: impl FnMut() -> Result<(), Duration>) {
         let began = Instant::now();
-        while let Err(next) = look() {
+        loop {
+            let looked = look();
             let ended = self.process.borrow_mut().try_wait().unwrap();
-            if ended.is_some() || began.elapsed() > LONGEST {
-                let state =
-                    ended.map_or_else(|| format!("{LONGEST:?} are over"), |status| status.to_string());
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                panic!("waited until the server {until}, but: {state}; its log:\n{log}");
-            }
-            pause(next);
+            let state = match (ended, looked) {
+                (None, Ok(())) => return,
+                (None, Err(next)) if began.elapsed() < LONGEST => {
+                    pause(next);
+                    continue;
+                }
+                (None, Err(_)) => format!("{LONGEST:?} are over"),
+                (Some(status), _) => status.to_string(),
+            };
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            panic!("waited until the server {until}, but: {state}; its log:\n{log}");
         }
     }
 

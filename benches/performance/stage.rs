@@ -203,15 +203,19 @@ impl Running {
 
     /// Inbox records whose transaction was committed so far.
     pub fn forwarded(&self) -> u64 {
-        let metrics = http::get(self.admin, "/metrics").unwrap().body;
+        self.try_forwarded().unwrap()
+    }
+
+    fn try_forwarded(&self) -> std::io::Result<u64> {
+        let metrics = http::get(self.admin, "/metrics")?.body;
         let counts = metrics.lines().filter(|line| line.starts_with(FORWARDED));
-        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        Ok(counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum())
     }
 
     pub fn wait_forwarded(&self, records: u64) {
         let (began, first) = (Instant::now(), self.forwarded());
         self.server.wait("has forwarded all", || {
-            let found = self.forwarded();
+            let found = self.try_forwarded().map_err(|_| LOOK_EVERY)?;
             if found >= records {
                 return Ok(());
             }

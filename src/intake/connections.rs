@@ -46,7 +46,7 @@ pub(super) struct Connection {
     pub(super) peer: IpAddr,
     /// What its sender did wrong before there was a request.
     refused: OnceLock<Answer>,
-    /// Serves it; aborted, it ends at once.
+    /// Serves it; aborted where another needs the place.
     task: OnceLock<AbortHandle>,
 }
 
@@ -71,7 +71,10 @@ impl Connections {
                 open.by_id.iter().map(|(id, connection)| (connection.rank.load(Ordering::Relaxed), *id));
             let (_, id) = ranks.min().filter(|(rank, _)| *rank != PROVEN)?;
             if let Some(connection) = open.by_id.remove(&id) {
-                connection.task.get().inspect(|task| task.abort());
+                // There is one: `enter` is called by one task, which spawns before it calls again.
+                if let Some(task) = connection.task.get() {
+                    task.abort();
+                }
                 self.metrics.intake.connections_evicted.inc();
                 self.metrics.intake.connections.dec();
             }
@@ -96,9 +99,8 @@ impl Connection {
         Self { rank, origin, peer, refused: OnceLock::new(), task: OnceLock::new() }
     }
 
-    /// What serves it, to be ended where another needs the place.
+    /// Is told once, as soon as there is one, what task serves it.
     pub(super) fn served_by(&self, task: AbortHandle) {
-        // There is one, which begins once.
         let _ = self.task.set(task);
     }
 

@@ -69,9 +69,9 @@ pub(super) struct Guard<S> {
     header_timeout: Duration,
     waiting: Waiting,
     /// When the limit that runs now is over.
-    until: Instant,
-    /// Wakes the task then or earlier: moving it costs more than looking again once, and most requests come in time.
-    deadline: Pin<Box<Sleep>>,
+    deadline: Instant,
+    /// Wakes the task then or earlier: moving it for each request costs more than looking again once in a while.
+    timer: Pin<Box<Sleep>>,
     /// Runs while the sender takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
@@ -79,6 +79,7 @@ pub(super) struct Guard<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     pub(super) fn new(stream: S, connection: Arc<Connection>, header_timeout: Duration) -> Self {
+        let deadline = Instant::now() + header_timeout;
         Self {
             stream,
             connection,
@@ -86,8 +87,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             unread: BytesMut::new(),
             header_timeout,
             waiting: Waiting::Head,
-            until: Instant::now() + header_timeout,
-            deadline: Box::pin(tokio::time::sleep(header_timeout)),
+            deadline,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
             stalled: None,
             is_shut: false,
         }
@@ -108,28 +109,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if waiting != self.waiting {
             self.waiting = waiting;
             match waiting {
-                Waiting::Head => self.until = Instant::now() + self.header_timeout,
-                Waiting::NextRequest => self.until = Instant::now() + KEEP_ALIVE,
+                Waiting::Head => self.deadline = Instant::now() + self.header_timeout,
+                Waiting::NextRequest => self.deadline = Instant::now() + KEEP_ALIVE,
                 Waiting::Nothing => {}
             }
         }
     }
 
-    /// Whether the limit that runs now is over; wakes the task when it is.
-    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+    /// Ready where the limit that runs now is over.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.waiting == Waiting::Nothing {
-            return false;
+            return Poll::Pending;
         }
-        if self.deadline.deadline() > self.until {
-            self.deadline.as_mut().reset(self.until);
+        if self.timer.deadline() > self.deadline {
+            self.timer.as_mut().reset(self.deadline);
         }
-        while self.deadline.as_mut().poll(context).is_ready() {
-            if self.deadline.deadline() >= self.until {
-                return true;
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            if self.timer.deadline() >= self.deadline {
+                return Poll::Ready(());
             }
-            self.deadline.as_mut().reset(self.until);
+            self.timer.as_mut().reset(self.deadline);
         }
-        false
     }
 
     /// Reads of the next head what there is. False: the sender has nothing to say any more.
@@ -145,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
                 let mut space = [MaybeUninit::uninit(); READ_BYTES];
                 let mut read = ReadBuf::uninit(&mut space);
                 let polled = Pin::new(&mut self.stream).poll_read(context, &mut read);
-                let is_late = polled.is_pending() && self.is_late(context);
+                let is_late = polled.is_pending() && self.poll_deadline(context).is_ready();
                 match (is_late, self.unread.is_empty()) {
                     // Who begins nothing has done nothing wrong.
                     (true, true) => return Poll::Ready(Ok(false)),
@@ -256,10 +257,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
-        if flushed.is_ready() {
+        // Once the connection is shut, the timer is what limits lingering.
+        if flushed.is_ready() && !this.is_shut {
             // hyper does not read again before somebody wakes it: where an answer is out, that has to be this limit too.
             this.keep_time();
-            this.is_late(context);
+            let _ = this.poll_deadline(context);
         }
         this.limit_stall(context, flushed)
     }
@@ -272,10 +274,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
             let shut = Pin::new(&mut this.stream).poll_shutdown(context);
             ready!(this.limit_stall(context, shut))?;
             this.is_shut = true;
-            this.deadline.as_mut().reset(Instant::now() + LINGER);
+            this.timer.as_mut().reset(Instant::now() + LINGER);
         }
         let is_all_read = matches!(this.next, Next::Head | Next::Request(0)) && this.unread.is_empty();
-        while !is_all_read && this.deadline.as_mut().poll(context).is_pending() {
+        while !is_all_read && this.timer.as_mut().poll(context).is_pending() {
             let mut space = [MaybeUninit::uninit(); READ_BYTES];
             let mut read = ReadBuf::uninit(&mut space);
             let polled = Pin::new(&mut this.stream).poll_read(context, &mut read);
@@ -303,20 +305,21 @@ mod tests {
 
     const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// A connection whose requests are answered after so long.
+    /// A connection whose requests are answered after so long; one for `/last` is the last.
     fn serve(answer_after: Duration) -> DuplexStream {
         let (client, server) = tokio::io::duplex(4096);
         let connection = Arc::new(Connection::new(Instant::now().into_std(), [127, 0, 0, 1].into()));
         let guard = Guard::new(server, Arc::clone(&connection), HEADER_TIMEOUT);
-        let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let connection = Arc::clone(&connection);
-            let answer_after = if connection.refused().is_some() { Duration::ZERO } else { answer_after };
+            let is_refused = connection.refused().is_some();
+            let answer_after = if is_refused { Duration::ZERO } else { answer_after };
             connection.begin_request();
             async move {
                 tokio::time::sleep(answer_after).await;
                 connection.end_request();
                 let mut answer = Response::new(Empty::<bytes::Bytes>::new());
-                if connection.refused().is_some() {
+                if is_refused || request.uri().path() == "/last" {
                     answer.headers_mut().insert("connection", "close".parse().unwrap());
                 }
                 Ok::<_, Infallible>(answer)
@@ -356,19 +359,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_head_has_its_own_time_however_long_the_connection_was_kept() {
-        let mut client = serve(Duration::ZERO);
-        for pause in [Duration::ZERO, HEADER_TIMEOUT / 2, 2 * HEADER_TIMEOUT, KEEP_ALIVE - LINGER] {
-            tokio::time::sleep(pause).await;
-            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-            let mut answer = [0; 12];
-            client.read_exact(&mut answer).await.unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 200", "after {pause:?}");
-            while client.read_u8().await.unwrap() != b'\r' || client.read_u16().await.unwrap() != 0x0a0d {}
-            assert_eq!(client.read_u8().await.unwrap(), b'\n');
+        // After the last pause the timer stands before the head's deadline, or hours behind it.
+        for last_pause in [Duration::ZERO, 2 * HEADER_TIMEOUT] {
+            let mut client = serve(Duration::ZERO);
+            for pause in
+                [Duration::ZERO, HEADER_TIMEOUT / 2, 2 * HEADER_TIMEOUT, KEEP_ALIVE.saturating_sub(LINGER)]
+            {
+                tokio::time::sleep(pause).await;
+                client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"\r\n\r\n") {
+                    answer.push(client.read_u8().await.unwrap());
+                }
+                assert!(answer.starts_with(b"HTTP/1.1 200"), "after {pause:?}");
+            }
+            tokio::time::sleep(last_pause).await;
+            client.write_all(b"GET / HT").await.unwrap();
+            let (_, took) = until_closed(&mut client).await;
+            assert!(took >= HEADER_TIMEOUT && took < HEADER_TIMEOUT + 2 * LINGER, "{took:?}");
         }
-        client.write_all(b"GET / HT").await.unwrap();
-        let (_, took) = until_closed(&mut client).await;
-        assert!(took >= HEADER_TIMEOUT && took < HEADER_TIMEOUT + 2 * LINGER, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_behind_the_last_answer_is_read_for_a_while_only() {
+        let mut client = serve(Duration::ZERO);
+        client.write_all(b"GET /last HTTP/1.1\r\nhost: a\r\n\r\nGET / HT").await.unwrap();
+        let (all, _) = until_closed(&mut client).await;
+        assert!(all.starts_with("HTTP/1.1 200"), "{all}");
+        let began = Instant::now();
+        while client.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(LINGER / 10).await;
+        }
+        let took = began.elapsed();
+        assert!(took > LINGER / 2 && took < 2 * LINGER, "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,7 +161,7 @@ spools_outlive_their_pods() {
         helm $it rollback relay --namespace spools --wait --timeout "${wait_s}s" >/dev/null
         saw spools 2 4
     done
-    # Fewer pods, and other ones, in one upgrade.
+    # The first is to fewer pods and to other ones at once.
     for it in 1 3; do upgrade 4 spools relay spool --set intake.replicas=$it; done
     kubectl delete --namespace spools statefulset/relay-clearfeed-relay --cascade=orphan >/dev/null
     upgrade 4 spools relay spool --set spool.size=2Gi # of a claim to come, for which the StatefulSet is another

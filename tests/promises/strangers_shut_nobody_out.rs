@@ -50,6 +50,9 @@ fn connections_of_strangers_make_room() {
         assert_eq!(Sender::new(vec![relay.target()]).send(&deployment.delivery(event)), 200);
     }
     assert!(relay.metric("http_connections_evicted_total") >= 1.0);
+    wait_for("who was evicted is served no more, before its body's time is over", SOON / 3, || {
+        (relay.metric("http_requests_in_flight") < PLACES as f64).then_some(())
+    });
     let again = http::begin(relay.intake(), head.as_bytes()).unwrap();
     // One of ClearFeed's is open and has sent nothing yet: strangers who began long before it go first.
     wait_for("what began is not new any more", SOON, || (began.elapsed() > NEW).then_some(()));
