@@ -28,7 +28,6 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::floor_forward;
 use crate::stage::FORWARDED;
 
 struct Floor {
@@ -36,7 +35,7 @@ struct Floor {
     url: String,
     topic: String,
     producer: BaseProducer<Acknowledgements>,
-    forwarded: AtomicU64,
+    forwarded: Arc<AtomicU64>,
 }
 
 /// Tells who waits for a record whether it was acknowledged.
@@ -82,19 +81,15 @@ pub fn client(servers: &str) -> ClientConfig {
     client
 }
 
-/// Serves until it is killed; forwards to a topic of events where there is one.
-pub fn run(port: u16, servers: &str, topic: &str, (url, secret): (&str, &str), events: Option<&str>) {
+/// Serves until it is killed; tells in place of metrics what is forwarded.
+pub fn run(port: u16, servers: &str, topic: &str, (url, secret): (&str, &str), forwarded: Arc<AtomicU64>) {
     let floor = Arc::new(Floor {
         secret: Hmac::new_from_slice(secret.as_bytes()).unwrap(),
         url: url.to_owned(),
         topic: topic.to_owned(),
         producer: client(servers).create_with_context(Acknowledgements).unwrap(),
-        forwarded: AtomicU64::default(),
+        forwarded,
     });
-    if let Some(events) = events {
-        let (floor, servers, events) = (Arc::clone(&floor), servers.to_owned(), events.to_owned());
-        std::thread::spawn(move || floor_forward::run(&servers, &floor.topic, &events, &floor.forwarded));
-    }
     let polled = Arc::clone(&floor);
     // Not `FutureProducer`, which spins through the last millisecond of each 100: 1 % of a core, for nothing.
     std::thread::spawn(move || {

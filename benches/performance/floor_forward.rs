@@ -6,6 +6,7 @@
 //! one is settled, and records would wait for 20 ms; and only once, where the relay's fence wants them again in the end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,8 +22,16 @@ use crate::support::{SOON, kafka, pause};
 const MAX_BATCH_RECORDS: usize = 2000;
 const NAP: Duration = Duration::from_micros(500);
 
-/// Forwards until the process is killed; tells how many records are committed.
-pub fn run(servers: &str, inbox: &str, events: &str, forwarded: &AtomicU64) {
+/// Forwards until the process is killed, in a thread of its own; tells how many records are committed.
+pub fn start(servers: &str, inbox: &str, events: &str) -> Arc<AtomicU64> {
+    let forwarded = Arc::<AtomicU64>::default();
+    let [servers, inbox, events] = [servers, inbox, events].map(str::to_owned);
+    let counter = Arc::clone(&forwarded);
+    std::thread::spawn(move || run(&servers, &inbox, &events, &counter));
+    forwarded
+}
+
+fn run(servers: &str, inbox: &str, events: &str, forwarded: &AtomicU64) {
     let consumer: BaseConsumer = kafka::client(servers)
         .set("group.id", inbox)
         .set("isolation.level", "read_committed")

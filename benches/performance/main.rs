@@ -54,7 +54,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["floor", port, servers, topic, url, secret, ref events @ ..] => {
-            floor::run(port.parse().unwrap(), servers, topic, (url, secret), events.first().copied());
+            let forwarded = events.first().map(|events| floor_forward::start(servers, topic, events));
+            floor::run(port.parse().unwrap(), servers, topic, (url, secret), forwarded.unwrap_or_default());
         }
         ["relay", config, secret] => on_mock::run(Path::new(config), secret.as_bytes()),
         ["acknowledge", servers, topic, per_second, events] => {

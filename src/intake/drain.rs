@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::chains::append_in_order;
 use super::keeper::{Keeper, Spooling, Way};
@@ -30,8 +31,25 @@ enum Pass {
     Blocked,
 }
 
+impl Keeper {
+    /// Drains the spool whenever something is in it, and finds Kafka again whenever it was lost, until it is told to end.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let drain = async {
+            match &self.spool {
+                Some(spooling) => Drain::new(self, spooling).run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.inbox.stay_connected() => {}
+            () = drain => {}
+        }
+    }
+}
+
 /// What empties the spool.
-pub(super) struct Drain<'a> {
+struct Drain<'a> {
     keeper: &'a Keeper,
     spooling: &'a Spooling,
     /// What the inbox has and the spool could not forget yet.
@@ -41,12 +59,12 @@ pub(super) struct Drain<'a> {
 }
 
 impl<'a> Drain<'a> {
-    pub(super) fn new(keeper: &'a Keeper, spooling: &'a Spooling) -> Self {
+    fn new(keeper: &'a Keeper, spooling: &'a Spooling) -> Self {
         Self { keeper, spooling, moved: BTreeSet::new(), waits: None }
     }
 
     /// Never ends; when the spool has failed there is nothing more to do.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut failed: Option<Instant> = None;
         loop {
             let pass = self.pass().await;

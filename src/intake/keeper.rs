@@ -11,10 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, RwLock};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::append::{Inbox, InboxError};
-use super::drain::Drain;
 use crate::config::Config;
 use crate::domain::inbox_record::InboxRecord;
 use crate::spool::{Condition, Spool, SpoolError};
@@ -25,7 +23,7 @@ use crate::telemetry::metrics::Metrics;
 /// Keeps deliveries.
 pub struct Keeper {
     pub(super) inbox: Arc<Inbox>,
-    spool: Option<Spooling>,
+    pub(super) spool: Option<Spooling>,
     pub(super) answer_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -162,21 +160,6 @@ impl Keeper {
             tracing::error!("the spool's disk does not answer: deliveries go to Kafka alone");
         } else {
             tracing::warn!("the spool's disk answers again");
-        }
-    }
-
-    /// Drains the spool whenever something is in it, and finds Kafka again whenever it was lost, until it is told to end.
-    pub async fn run(&self, shutdown: CancellationToken) {
-        let drain = async {
-            match &self.spool {
-                Some(spooling) => Drain::new(self, spooling).run().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.inbox.stay_connected() => {}
-            () = drain => {}
         }
     }
 }
