@@ -163,9 +163,9 @@ impl Floor {
     }
 }
 
-/// Names and values as librdkafka takes them, a floor's record has at most eleven.
+/// Names and values as librdkafka takes them.
 pub fn headers<'a>(fields: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> OwnedHeaders {
-    let empty = OwnedHeaders::new_with_capacity(11);
+    let empty = OwnedHeaders::new_with_capacity(fields.size_hint().1.unwrap_or_default());
     fields.fold(empty, |headers, (key, value)| headers.insert(Header { key, value }))
 }
 

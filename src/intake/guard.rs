@@ -57,6 +57,8 @@ enum Waiting {
     NextRequest,
     /// Nothing that this limit is about: a body has its own.
     Nothing,
+    /// The end of what is still sent behind the last answer; nothing else is waited for after that.
+    Lingering,
 }
 
 /// hyper's view of a connection.
@@ -74,7 +76,6 @@ pub(super) struct Guard<S> {
     timer: Pin<Box<Sleep>>,
     /// Runs while the sender takes nothing of an answer.
     stalled: Option<Pin<Box<Sleep>>>,
-    is_shut: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
@@ -90,7 +91,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             deadline,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
             stalled: None,
-            is_shut: false,
         }
     }
 
@@ -101,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             self.unread.advance(2);
         }
         let waiting = match self.next {
+            _ if self.waiting == Waiting::Lingering => Waiting::Lingering,
             Next::Head if self.connection.is_busy() => Waiting::Nothing,
             Next::Head if self.unread.is_empty() && self.waiting != Waiting::Head => Waiting::NextRequest,
             Next::Head => Waiting::Head,
@@ -111,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             match waiting {
                 Waiting::Head => self.deadline = Instant::now() + self.header_timeout,
                 Waiting::NextRequest => self.deadline = Instant::now() + KEEP_ALIVE,
-                Waiting::Nothing => {}
+                Waiting::Nothing | Waiting::Lingering => {}
             }
         }
     }
@@ -257,8 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
-        // Once the connection is shut, the timer is what limits lingering.
-        if flushed.is_ready() && !this.is_shut {
+        if flushed.is_ready() {
             // hyper does not read again before somebody wakes it: where an answer is out, that has to be this limit too.
             this.keep_time();
             let _ = this.poll_deadline(context);
@@ -270,14 +270,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     /// so what it still sends is read, for a while, and goes nowhere.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.is_shut {
+        if this.waiting != Waiting::Lingering {
             let shut = Pin::new(&mut this.stream).poll_shutdown(context);
             ready!(this.limit_stall(context, shut))?;
-            this.is_shut = true;
-            this.timer.as_mut().reset(Instant::now() + LINGER);
+            this.waiting = Waiting::Lingering;
+            this.deadline = Instant::now() + LINGER;
         }
         let is_all_read = matches!(this.next, Next::Head | Next::Request(0)) && this.unread.is_empty();
-        while !is_all_read && this.timer.as_mut().poll(context).is_pending() {
+        while !is_all_read && this.poll_deadline(context).is_pending() {
             let mut space = [MaybeUninit::uninit(); READ_BYTES];
             let mut read = ReadBuf::uninit(&mut space);
             let polled = Pin::new(&mut this.stream).poll_read(context, &mut read);
@@ -387,9 +387,12 @@ mod tests {
         let (all, _) = until_closed(&mut client).await;
         assert!(all.starts_with("HTTP/1.1 200"), "{all}");
         let began = Instant::now();
-        while client.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(LINGER / 10).await;
-        }
+        let sending = async {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(LINGER / 10).await;
+            }
+        };
+        timeout(KEEP_ALIVE, sending).await.expect("never cut off");
         let took = began.elapsed();
         assert!(took > LINGER / 2 && took < 2 * LINGER, "{took:?}");
     }
