@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::delivery::AuthenticDelivery;
 use super::event::{self, Event, Malformed, Reading};
 use super::fingerprint::{BodyDigest, Fingerprint, body_digest};
+use super::format::{self, Unread};
 
 /// The value of the header `v` that intake writes, and the newest that forward reads.
 pub const FORMAT: &str = "1";
@@ -259,15 +260,12 @@ impl<'a> StoredDelivery<'a> {
     }
 }
 
-/// Only a later number is a later version's; anything else is no version's.
 fn check_format(found: Option<&[u8]>) -> Result<(), Unreadable> {
-    let found = String::from_utf8_lossy(found.ok_or_else(|| absent(header::FORMAT))?);
-    let (number, ours) = (found.parse::<u64>(), FORMAT.parse::<u64>());
-    match (number, ours) {
-        _ if found == FORMAT => Ok(()),
-        (Ok(number), Ok(ours)) if number > ours => Err(Unreadable::NewerFormat(found.into_owned())),
-        _ => Err(wrong(header::FORMAT, &found)),
-    }
+    format::check(found, FORMAT).map_err(|unread| match unread {
+        Unread::Newer(found) => Unreadable::NewerFormat(found),
+        Unread::Foreign(found) => wrong(header::FORMAT, &found),
+        Unread::Absent => absent(header::FORMAT),
+    })
 }
 
 fn absent(name: &str) -> Unreadable {

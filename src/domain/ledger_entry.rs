@@ -10,6 +10,7 @@
 //! ```
 
 use super::fingerprint::{BodyHash, Fingerprint};
+use super::format::{self, Unread};
 use super::window::{Decided, Fate, Sighting};
 
 /// The value of the header `v` that this module writes, and the newest that it reads.
@@ -39,6 +40,9 @@ pub enum LedgerError {
     #[error("ledger record of format {0:?}, this version reads {FORMAT:?}")]
     NewerFormat(String),
     /// Not written by any version of the relay.
+    #[error("ledger record of format {0:?}, which no version of the relay writes")]
+    ForeignFormat(String),
+    /// Likewise.
     #[error("damaged ledger record: {0}")]
     Damaged(&'static str),
 }
@@ -69,13 +73,11 @@ impl LedgerEntry {
 
     /// Reads a record: its header `v` and its value.
     pub fn decode(format: Option<&[u8]>, value: &[u8]) -> Result<Self, LedgerError> {
-        match format {
-            Some(format) if format == FORMAT.as_bytes() => {}
-            Some(format) => {
-                return Err(LedgerError::NewerFormat(String::from_utf8_lossy(format).into_owned()));
-            }
-            None => return Err(LedgerError::Damaged("no header `v`")),
-        }
+        format::check(format, FORMAT).map_err(|unread| match unread {
+            Unread::Newer(found) => LedgerError::NewerFormat(found),
+            Unread::Foreign(found) => LedgerError::ForeignFormat(found),
+            Unread::Absent => LedgerError::Damaged("no header `v`"),
+        })?;
         let mut bytes = Bytes(value);
         let inbox_partitions = u32::from_le_bytes(bytes.take()?);
         let [from, to, last_ms, newest_ms] = [bytes.i64()?, bytes.i64()?, bytes.i64()?, bytes.i64()?];
@@ -191,6 +193,7 @@ mod tests {
     #[test]
     fn another_format_is_told_from_damage() {
         assert_eq!(LedgerEntry::decode(Some(b"2"), b""), Err(LedgerError::NewerFormat("2".to_owned())));
+        assert_eq!(LedgerEntry::decode(Some(b"x"), b""), Err(LedgerError::ForeignFormat("x".to_owned())));
         assert_eq!(LedgerEntry::decode(None, b""), Err(LedgerError::Damaged("no header `v`")));
     }
 

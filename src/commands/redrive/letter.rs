@@ -7,7 +7,7 @@ use std::time::Duration;
 use clearfeed_relay::domain::dead_letter::DeadLetter;
 use clearfeed_relay::domain::event_record::DeadLetterReason;
 use clearfeed_relay::domain::fingerprint::{Fingerprint, body_digest};
-use clearfeed_relay::domain::inbox_record::{Position, StoredDelivery};
+use clearfeed_relay::domain::inbox_record::{Position, StoredDelivery, Unreadable};
 use clearfeed_relay::domain::partitioner::partition_for_key;
 use clearfeed_relay::domain::window::Fate;
 use jiff::Timestamp;
@@ -62,6 +62,7 @@ pub(super) struct Letter {
 pub(super) enum Left {
     Conflict,
     Foreign,
+    NewerFormat,
     Cut,
     OtherInbox,
     Published,
@@ -75,6 +76,7 @@ impl Left {
         match self {
             Self::Conflict => "conflict",
             Self::Foreign => "foreign",
+            Self::NewerFormat => "newer_format",
             Self::Cut => "cut",
             Self::OtherInbox => "other_inbox",
             Self::Published => "published",
@@ -88,6 +90,7 @@ impl Left {
         match self {
             Self::Conflict => "another body has the same id: never put back",
             Self::Foreign => "not written by the relay's intake: it would be a dead letter again",
+            Self::NewerFormat => "written by a later version of the relay: put it back with that version",
             Self::Cut => "only the beginning of it was kept",
             Self::OtherInbox => "it stood in an inbox with another number of partitions",
             Self::Published => "put back before, and published",
@@ -120,7 +123,8 @@ impl Letter {
             _ if letter.reason == DeadLetterReason::Conflict.as_str() => Some(Left::Conflict),
             // The key is made of the whole body.
             _ if found.key != hex::encode(digest).as_bytes() => Some(Left::Cut),
-            Err(_) => Some(Left::Foreign),
+            Err(Unreadable::NewerFormat(_)) => Some(Left::NewerFormat),
+            Err(Unreadable::Foreign(_)) => Some(Left::Foreign),
             Ok(delivery) => {
                 let partition = partition_for_key(delivery.key().as_bytes(), inbox_partitions);
                 (partition != letter.position.partition).then_some(Left::OtherInbox)
