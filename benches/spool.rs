@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clearfeed_relay::config::{self, Role};
 use clearfeed_relay::domain::inbox_record::{InboxRecord, header};
 use clearfeed_relay::spool::{Spool, readable};
-use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::metrics::{Metrics, ProcessLabels};
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -72,7 +72,7 @@ fn main() {
 /// Appends through the spool as the relay does. Returns how many shared a sync.
 fn spool(appenders: usize, measured: &mut Measured) -> f64 {
     let folder = TempDir::new().unwrap();
-    let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
+    let metrics = Arc::new(Metrics::new([], &ProcessLabels::of_role(Role::All)).unwrap());
     let settings = config::Spool { directory: folder.path().to_owned(), max_size_bytes: 8 << 30 };
     let spool = Spool::open(&settings, Arc::clone(&metrics)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -28,7 +28,7 @@ use clearfeed_relay::config::{self, Config};
 use clearfeed_relay::domain::fingerprint::{BodyHash, Fingerprint};
 use clearfeed_relay::domain::ledger_entry::LedgerEntry;
 use clearfeed_relay::domain::window::{Decided, Fate, Sighting};
-use clearfeed_relay::forward::takeover::{Done, Job, Taken, Takeover};
+use clearfeed_relay::forward::takeover::{Answer, Job, Order, Taken, Takeover};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -132,8 +132,8 @@ fn fill(kafka: &Kafka, deployment: &Deployment, ids: u64, in_record: u64) {
 
 /// The thread that takes partitions over.
 struct Takeovers {
-    jobs: Sender<Job>,
-    done: Receiver<Done>,
+    orders: Sender<Order>,
+    answers: Receiver<Answer>,
 }
 
 struct Measured {
@@ -146,22 +146,19 @@ struct Measured {
 impl Takeovers {
     fn start(config: Config) -> Self {
         let takeover = Takeover::new(config, &support::monitor(), CancellationToken::new()).unwrap();
-        let ((jobs, job_receiver), (done_sender, done)) = (mpsc::channel(), mpsc::channel());
-        std::thread::spawn(move || takeover.run(&job_receiver, &done_sender));
-        Self { jobs, done }
+        let ((orders, order_receiver), (answer_sender, answers)) = (mpsc::channel(), mpsc::channel());
+        std::thread::spawn(move || takeover.run(&order_receiver, &answer_sender));
+        Self { orders, answers }
     }
 
     fn one(&self) -> Measured {
         let (progress, cpu, began) = (Arc::default(), cpu_seconds(), Instant::now());
-        self.jobs
-            .send(Job {
-                partition: PARTITION,
-                progress: Arc::downgrade(&progress),
-                unsettled: None,
-                is_fresh: true,
-            })
-            .unwrap();
-        let done = self.done.recv_timeout(LONGEST).unwrap();
+        let progress = Arc::downgrade(&progress);
+        let job = Job { partition: PARTITION, progress, unsettled: None, is_fresh: true };
+        self.orders.send(Order::TakeOver(job)).unwrap();
+        let Answer::Done(done) = self.answers.recv_timeout(LONGEST).unwrap() else {
+            panic!("nothing was to be counted")
+        };
         let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let Taken { partition, .. } = done.result.unwrap_or_else(|held| panic!("held: {held:?}"));
         Measured { wall, cpu, ids: partition.window.len(), bytes: partition.window.bytes() }

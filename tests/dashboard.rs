@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs::read_to_string;
 
 use clearfeed_relay::config::Role;
-use clearfeed_relay::telemetry::metrics::{self, Metrics};
+use clearfeed_relay::telemetry::metrics::{self, Metrics, ProcessLabels};
 use dashboard::{DASHBOARD, Dashboard, RULES, family, path, selectors, text};
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ fn every_panel_says_what_it_shows() {
     let runbook = read_to_string(path("docs/runbook.md")).unwrap();
     let sections: Vec<_> = runbook.lines().filter_map(|line| line.split_once("# ")).collect();
     let leads = |anchor: &str| sections.iter().any(|(_, heading)| heading.to_lowercase() == anchor);
-    let metrics = Metrics::new([("main", 1)], Role::All, "", "").unwrap();
+    let metrics = Metrics::new([("main", 1)], &ProcessLabels::of_role(Role::All)).unwrap();
     metrics.reconcile("main").unwrap();
     let series = metrics.render();
     let mut faults = Vec::new();

@@ -107,6 +107,7 @@ mod tests {
     use crate::config::{Role, Setting};
     use crate::telemetry::health::{FORWARD_SILENCE_LIMIT, Identity};
     use crate::telemetry::labels::{Concern, HeldReason, Outcome};
+    use crate::telemetry::metrics::ProcessLabels;
     use crate::telemetry::recent::Recent;
     use crate::telemetry::status::{Durable, ForwardStatus, PartitionState, PartitionStatus, SourceIdentity};
 
@@ -121,7 +122,7 @@ mod tests {
     async fn admin(role: Role) -> Admin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new([("main", 1)], role, "abc", "relay-0").unwrap());
+        let metrics = Arc::new(Metrics::new([("main", 1)], &ProcessLabels::of_role(role)).unwrap());
         let source = SourceIdentity {
             name: "main".into(),
             public_url: "https://hooks.example.com/events".into(),

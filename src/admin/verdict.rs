@@ -42,8 +42,9 @@ fn troubles(status: &Status) -> Vec<String> {
         half("forward", &forward.reasons);
     }
     if !status.alive {
-        troubles
-            .push("the forward thread does not come round: the process has to be started again".to_owned());
+        troubles.push(
+            "the forward half does not move: the process has to be started again, see /livez".to_owned(),
+        );
     }
     for partition in status.forward.iter().flat_map(|forward| &forward.status.owned) {
         if let PartitionState::Held { reason, detail } = &partition.state {

@@ -15,7 +15,7 @@ use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::spool::{OpenError, Spool};
 use clearfeed_relay::telemetry::health::{Health, Identity};
 use clearfeed_relay::telemetry::labels::{Concern, Half};
-use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::metrics::{Metrics, ProcessLabels};
 use clearfeed_relay::telemetry::recent::Recent;
 use clearfeed_relay::telemetry::status::SourceIdentity;
 use clearfeed_relay::{admin, forward};
@@ -68,8 +68,7 @@ impl Relay {
         let slots = |(name, keyring): (&String, &SharedKeyring)| (name.clone(), keyring.load().slots());
         let slots: Vec<_> = keyrings.iter().map(slots).collect();
         let slots = slots.iter().map(|(name, slots)| (name.as_str(), *slots));
-        let metrics =
-            Arc::new(Metrics::new(slots, config.role, &config.hash, &config.forward.transactional_id)?);
+        let metrics = Arc::new(Metrics::new(slots, &ProcessLabels::of(&config))?);
         let health = Arc::new(Health::new(identity(&config), recent));
         let admin = bind(config.admin.listen, "admin.listen").await?;
         let mut addresses = Addresses { intake: None, admin: admin.local_addr()? };

@@ -44,7 +44,7 @@ pub(super) fn stopping() {
 fn states<'s>(health: &Health, status: &'s str, now: Instant) -> Vec<NotifyState<'s>> {
     let is_draining = health.readiness().has(Concern::Draining);
     let phase = if is_draining { NotifyState::Stopping } else { NotifyState::Ready };
-    let is_alive = health.stuck_for(now).is_none();
+    let is_alive = health.stuck(now).is_none();
     [Some(NotifyState::Status(status)), Some(phase), is_alive.then_some(NotifyState::Watchdog)]
         .into_iter()
         .flatten()

@@ -1,6 +1,5 @@
 //! A batch of inbox records on its way through one transaction.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,14 +9,15 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::admission::TopicAdmission;
+use super::failure::Failure;
+use super::fence::Fence;
 use super::partition::{Decision, Held, InboxMessage, Rules};
 use super::slots::Slots;
-use super::transaction::{Failure, TransactionRecord, Transactions};
+use super::transaction::{LedgerRecord, Transaction, TransactionRecord, Transactions};
 use super::witness::OFFSET_METADATA;
 use crate::config::Config;
 use crate::domain::event_record::{DeadLetterReason, Outgoing};
-use crate::domain::inbox_record::{Position, header};
-use crate::domain::ledger_entry::{self, LedgerEntry};
+use crate::domain::inbox_record::Position;
 use crate::domain::route::TopicName;
 use crate::telemetry::labels::RecordOutcome;
 use crate::telemetry::metrics::ForwardMetrics;
@@ -40,7 +40,12 @@ pub(super) struct Scope<'a> {
 /// What a transaction did, once it is committed.
 #[derive(Default)]
 pub(super) struct Forwarded {
+    /// Of which the ledger has a record more.
     partitions: BTreeSet<i32>,
+    /// Of which a record was decided about.
+    decided: BTreeSet<i32>,
+    /// Where the next ledger record of each may land.
+    fences: BTreeMap<i32, Fence>,
     repeats: u64,
     published: u64,
     dead_letters: Vec<(DeadLetterReason, Position)>,
@@ -106,13 +111,13 @@ impl<'c> Batch<'c> {
         let decided: Vec<_> =
             self.records.iter().filter_map(|record| forwarded.decide(record, slots, &rules)).collect();
         let stand = forwarded.offsets(slots, scope.config)?;
-        transactions.begin(&stand, group)?;
+        let transaction = transactions.begin(&stand, group)?;
         for (message, decision) in decided {
-            forwarded.send(transactions, scope.config, &message, decision)?;
+            forwarded.send(&transaction, scope.config, &message, decision)?;
         }
-        forwarded.write_ledger(slots, scope.config, transactions)?;
+        let appended = transaction.append(forwarded.ledger(slots, scope.config))?;
         let offsets = forwarded.offsets(slots, scope.config)?;
-        transactions.commit(&offsets, group)?;
+        forwarded.fences = appended.commit(&offsets)?;
         Ok(Some(forwarded))
     }
 }
@@ -140,6 +145,7 @@ impl Forwarded {
         match active.partition.decide(&message, rules) {
             Ok(decision) => {
                 self.partitions.insert(position.partition);
+                self.decided.insert(position.partition);
                 Some((message, decision))
             }
             Err(held) => {
@@ -151,7 +157,7 @@ impl Forwarded {
 
     fn send(
         &mut self,
-        transactions: &Transactions,
+        transaction: &Transaction<'_>,
         config: &Config,
         message: &InboxMessage<'_>,
         decision: Decision,
@@ -159,7 +165,7 @@ impl Forwarded {
         match decision {
             Decision::Repeat => self.repeats += 1,
             Decision::Publish { topic, record, received } => {
-                send(transactions, topic.as_str(), &record, message)?;
+                send(transaction, topic.as_str(), &record, message)?;
                 self.published += 1;
                 let Some(received) = received else { return Ok(()) };
                 self.received.push(received);
@@ -168,7 +174,7 @@ impl Forwarded {
                 self.clock_skew = Some(skew);
             }
             Decision::DeadLetter(reason, record) => {
-                send(transactions, config.forward.dead_letter_topic.as_str(), &record, message)?;
+                send(transaction, config.forward.dead_letter_topic.as_str(), &record, message)?;
                 self.dead_letters.push((reason, message.position));
             }
         }
@@ -176,18 +182,13 @@ impl Forwarded {
     }
 
     /// One ledger record for each partition in the batch.
-    fn write_ledger(
-        &self,
-        slots: &mut Slots,
-        config: &Config,
-        transactions: &Transactions,
-    ) -> Result<(), Failure> {
-        for &number in &self.partitions {
-            let Some(active) = slots.get(number) else { continue };
+    fn ledger(&self, slots: &mut Slots, config: &Config) -> BTreeMap<i32, LedgerRecord> {
+        let record = |&number: &i32| {
+            let active = slots.get(number)?;
             let entry = active.partition.ledger_entry(config.inbox.partitions.unsigned_abs());
-            send_ledger(transactions, config, number, &entry, None)?;
-        }
-        Ok(())
+            Some((number, LedgerRecord { entry, fence: active.fence, further: None }))
+        };
+        self.partitions.iter().filter_map(record).collect()
     }
 
     /// The inbox offset of each partition in the batch, marked as ours.
@@ -200,8 +201,14 @@ impl Forwarded {
         Ok(offsets)
     }
 
-    pub(super) fn partitions(&self) -> impl Iterator<Item = i32> {
-        self.partitions.iter().copied()
+    /// Where the next ledger record of each partition in the transaction may land.
+    pub(super) fn fences(&self) -> &BTreeMap<i32, Fence> {
+        &self.fences
+    }
+
+    /// Whether a record of this partition was decided about.
+    pub(super) fn decided(&self, partition: i32) -> bool {
+        self.decided.contains(&partition)
     }
 
     /// Partitions that cannot go on, and why.
@@ -242,34 +249,14 @@ pub(super) fn add_offset(
     Ok(())
 }
 
-/// A ledger record, perhaps with a header that versions before it do not read.
-pub(super) fn send_ledger(
-    transactions: &Transactions,
-    config: &Config,
-    number: i32,
-    entry: &LedgerEntry,
-    further: Option<(Cow<'static, str>, Vec<u8>)>,
-) -> Result<(), Failure> {
-    let format = (header::FORMAT.into(), ledger_entry::FORMAT.as_bytes().to_vec());
-    let headers: Vec<_> = [format].into_iter().chain(further).collect();
-    transactions.send(&TransactionRecord {
-        topic: config.ledger.topic.as_str(),
-        partition: Some(number),
-        key: "",
-        headers: &headers,
-        value: &entry.encode(),
-        inbox_partition: number,
-    })
-}
-
 fn send(
-    transactions: &Transactions,
+    transaction: &Transaction<'_>,
     topic: &str,
     record: &Outgoing,
     message: &InboxMessage<'_>,
 ) -> Result<(), Failure> {
     let length = record.head_bytes.map_or(message.body.len(), |head| head.min(message.body.len()));
-    transactions.send(&TransactionRecord {
+    transaction.send(&TransactionRecord {
         topic,
         partition: None,
         key: &record.key,

@@ -1,11 +1,12 @@
 //! The inbox, as a member of the group reads it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::batch::Batch;
@@ -13,7 +14,9 @@ use super::group::GroupContext;
 use super::slots::{Arrival, Slots};
 use crate::config::Config;
 use crate::kafka::monitor::Monitor;
+use crate::kafka::streak::Blame;
 use crate::kafka::{ClientError, REQUEST_TIMEOUT, bootstrap, properties};
+use crate::telemetry::labels::KafkaFault;
 
 /// How long a round waits for the first record of a batch.
 const IDLE_POLL: Duration = Duration::from_millis(50);
@@ -25,8 +28,41 @@ const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// The consumer of the inbox.
 pub(super) struct InboxReader {
     consumer: BaseConsumer<GroupContext>,
+    outcome: Mutex<Option<Outcome>>,
     topic: String,
     servers: String,
+}
+
+/// What the consumer did since somebody asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It brought a record, or a change of the assignment.
+    Works,
+    /// It brought nothing but an error, and not for want of a broker.
+    Fails(Blame),
+}
+
+impl Outcome {
+    fn of(code: Option<RDKafkaErrorCode>) -> Option<Self> {
+        use RDKafkaErrorCode::{
+            InconsistentGroupProtocol, InvalidGroupId, InvalidSessionTimeout, UnknownTopicOrPartition,
+        };
+        let fault = code.map(KafkaFault::from);
+        match (code, fault) {
+            (_, Some(KafkaFault::AllBrokersDown | KafkaFault::Transport | KafkaFault::TimedOut)) => None,
+            (_, Some(KafkaFault::Authorization))
+            | (
+                Some(
+                    InconsistentGroupProtocol
+                    | InvalidGroupId
+                    | InvalidSessionTimeout
+                    | UnknownTopicOrPartition,
+                ),
+                _,
+            ) => Some(Self::Fails(Blame::Environment)),
+            _ => Some(Self::Fails(Blame::Client)),
+        }
+    }
 }
 
 /// What a round has gathered.
@@ -44,7 +80,8 @@ impl InboxReader {
         let context = GroupContext::new(monitor.of_one_client(), topic);
         let consumer = BaseConsumer::from_config_and_context(&properties::inbox_consumer(config)?, context)?;
         consumer.subscribe(&[topic])?;
-        Ok(Self { consumer, topic: topic.to_owned(), servers: config.kafka.bootstrap_servers.clone() })
+        let servers = config.kafka.bootstrap_servers.clone();
+        Ok(Self { consumer, outcome: Mutex::default(), topic: topic.to_owned(), servers })
     }
 
     /// Finds Kafka again, where it was lost.
@@ -64,7 +101,25 @@ impl InboxReader {
 
     /// Serves the group while nothing can be forwarded. Records cannot come, for all partitions are paused.
     pub(super) fn wait(&self) {
-        drop(self.consumer.poll(IDLE_POLL));
+        drop(self.poll(IDLE_POLL));
+    }
+
+    fn poll(&self, wait: Duration) -> Option<Result<BorrowedMessage<'_>, KafkaError>> {
+        let polled = self.consumer.poll(wait);
+        let outcome = match &polled {
+            None => self.group().has_events().then_some(Outcome::Works),
+            Some(Ok(_)) => Some(Outcome::Works),
+            Some(Err(error)) => Outcome::of(error.rdkafka_error_code()),
+        };
+        if outcome.is_some() {
+            *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        }
+        polled
+    }
+
+    /// What the consumer did since this was asked last.
+    pub(super) fn take_outcome(&self) -> Option<Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Fetches a partition from this offset on.
@@ -98,7 +153,7 @@ impl InboxReader {
         let mut wait = IDLE_POLL;
         let deadline = Instant::now() + LONGEST_ROUND;
         while batch.len() < max_records && batch.bytes() < MAX_BATCH_BYTES && Instant::now() < deadline {
-            match self.consumer.poll(wait) {
+            match self.poll(wait) {
                 None => break,
                 Some(Err(error)) => {
                     // Said ten times a second; the client's own errors tell it once in a while.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::resume::Tail;
 use crate::domain::ledger_entry::{LedgerEntry, LedgerError};
+use crate::domain::ledger_writer::Writer;
 use crate::domain::window::Window;
 
 /// What the ledger remembers of a partition.
@@ -13,8 +14,12 @@ pub struct Memory {
     pub window: Window,
     /// What its last record says of where to go on.
     pub tail: Option<Tail>,
+    /// Who wrote that; none where it does not say.
+    pub writer: Option<Writer>,
     /// The ledger partition's log start.
     pub start: i64,
+    /// Up to where it was read: at least where it ended for `read_committed` readers before.
+    pub end: i64,
     /// When its last record was written, in ms since 1970; 0: never.
     pub written_ms: i64,
     /// Ids that had to be forgotten again while it was read.
@@ -26,7 +31,16 @@ pub struct Memory {
 impl Memory {
     /// Of a ledger partition of which nothing was read yet.
     pub fn new(start: i64, window: Duration) -> Self {
-        Self { window: Window::new(window), tail: None, start, written_ms: 0, evicted: 0, watermarks: None }
+        Self {
+            window: Window::new(window),
+            tail: None,
+            writer: None,
+            start,
+            end: start,
+            written_ms: 0,
+            evicted: 0,
+            watermarks: None,
+        }
     }
 
     /// Takes in the next ledger record: its header `v`, its value, and the ledger's own time for it. Ids that are too old

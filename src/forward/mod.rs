@@ -13,10 +13,14 @@
 //! ledger ([`resume`]), which says what took place.
 
 mod admission;
+mod assignment;
 mod backlog;
 mod batch;
+pub mod failure;
+pub mod fence;
 mod group;
 mod inbox;
+pub mod lookout;
 pub mod memory;
 pub mod partition;
 mod producer;

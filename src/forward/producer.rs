@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 
-use super::transaction::{Failure, Transactions};
+use super::failure::Failure;
+use super::lookout::Lookout;
+use super::transaction::Transactions;
 use crate::config::Config;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{ClientError, properties};
@@ -32,6 +34,8 @@ pub(super) struct Producer {
     client: ClientConfig,
     id: String,
     monitor: Monitor,
+    /// Looks at the ledger before a commit, where that is needed.
+    lookout: Arc<Lookout>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     state: State,
@@ -65,6 +69,7 @@ impl Producer {
         Ok(Self {
             client: properties::transactional_producer(config)?,
             id: config.forward.transactional_id.clone(),
+            lookout: Arc::new(Lookout::new(config, monitor.clone())?),
             monitor,
             metrics,
             health,
@@ -81,7 +86,8 @@ impl Producer {
         match self.state {
             State::Open(_) => true,
             State::Down(not_before) if not_before > now => false,
-            State::Down(_) => match Transactions::open(&self.client, self.monitor.principal()) {
+            State::Down(_) => match Transactions::open(&self.client, self.monitor.principal(), &self.lookout)
+            {
                 Ok(transactions) => {
                     tracing::info!(transactional_id = self.id, "transactions are ours");
                     self.health.forward().clear(Concern::Starting);
@@ -131,6 +137,13 @@ impl Producer {
         };
         if let Err(failure) = aborted {
             self.close(&failure);
+        }
+    }
+
+    /// Replaces the producer, whatever it says of itself: transactions of a partition fail again and again.
+    pub(super) fn replace(&mut self) {
+        if matches!(self.state, State::Open(_)) {
+            self.close(&Failure::Replace("its transactions fail again and again".to_owned()));
         }
     }
 

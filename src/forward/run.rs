@@ -1,6 +1,8 @@
 //! The loop of the forward half: each round looks at the group, at takeovers, and forwards a batch.
 
+mod answers;
 mod reconciliation;
+mod repair;
 mod report;
 
 use std::collections::BTreeSet;
@@ -17,17 +19,16 @@ use super::admission::TopicAdmission;
 use super::batch::{Batch, Forwarded, Scope};
 use super::group::GroupEvent;
 use super::inbox::{Gathered, InboxReader};
-use super::partition::Held;
 use super::producer::Producer;
 use super::reconcile::{self, Desk};
 use super::search::Search;
 use super::slots::Slots;
-use super::takeover::{Done, Job, Takeover};
-use super::transaction::Failure;
+use super::takeover::{Answer, Order, Takeover};
 use crate::config::Config;
 use crate::domain::route::TopicName;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
+use crate::kafka::streak::Streak;
 use crate::kafka::topic_rules;
 use crate::kafka::topics::Topics;
 use crate::telemetry::health::Health;
@@ -36,6 +37,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often `/status` and the gauges are renewed, and windows looked through.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often what waits is counted in partitions of which no consumer tells.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the log tells that there are more ids than may be kept; the metric counts them.
 const CAP_WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -66,29 +70,32 @@ pub fn start(
     let monitor = Monitor::new(Half::Forward, Arc::clone(&metrics), Arc::clone(&health));
     let takeover = Takeover::new(config.clone(), &monitor, shutdown.clone())?;
     metrics.forward.inbox_retention.set(config.inbox.retention.as_secs_f64());
-    let (jobs, job_receiver) = mpsc::channel();
-    let (done_sender, done) = mpsc::channel();
+    let (orders, order_receiver) = mpsc::channel();
+    let (answer_sender, answers) = mpsc::channel();
     std::thread::Builder::new()
         .name("takeover".to_owned())
-        .spawn(move || takeover.run(&job_receiver, &done_sender))?;
+        .spawn(move || takeover.run(&order_receiver, &answer_sender))?;
     let desk = reconcile::start(config, &monitor, &metrics, runtime.clone())?;
     let inbox = InboxReader::join(config, &monitor)?;
     let admin = Topics::new(config, monitor.clone())?;
-    let producer = Producer::new(config, monitor, Arc::clone(&metrics), Arc::clone(&health))?;
+    let producer = Producer::new(config, monitor.clone(), Arc::clone(&metrics), Arc::clone(&health))?;
     let forward = Loop {
         admission: TopicAdmission::new(config.clone(), admin, runtime),
         config: config.clone(),
         reserved: topic_rules::reserved(config),
         metrics,
         health,
+        monitor,
         inbox: Arc::new(inbox),
+        inbox_failures: Streak::default(),
         producer,
         slots: Slots::default(),
-        jobs,
-        done,
+        orders,
+        answers,
         search: Search::default(),
         desk,
         next_report: Instant::now(),
+        next_count: Instant::now() + COUNT_INTERVAL,
         next_cap_warning: Instant::now(),
         shutdown,
     };
@@ -101,40 +108,46 @@ struct Loop {
     reserved: BTreeSet<TopicName>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// For clients that are made later.
+    monitor: Monitor,
     inbox: Arc<InboxReader>,
+    inbox_failures: Streak,
     producer: Producer,
     slots: Slots,
-    jobs: Sender<Job>,
-    done: Receiver<Done>,
+    orders: Sender<Order>,
+    answers: Receiver<Answer>,
     admission: TopicAdmission,
     search: Search,
     /// Absent where ClearFeed's REST API is not asked.
     desk: Option<Desk>,
     next_report: Instant,
+    /// When what waits in partitions that are not forwarded here is counted next.
+    next_count: Instant,
     next_cap_warning: Instant,
     shutdown: CancellationToken,
 }
 
 impl Loop {
     fn run(mut self) {
-        let inbox = Arc::clone(&self.inbox);
         while !self.shutdown.is_cancelled() {
             let now = Instant::now();
             self.health.forward_beat(now);
+            self.attend_to_inbox(now);
+            let inbox = Arc::clone(&self.inbox);
             self.attend_to_group(now);
             self.producer.serve();
             inbox.stay_connected();
+            self.attend_to_answers(now);
             self.report(now);
             if !self.producer.is_open(now) {
                 inbox.wait();
                 continue;
             }
-            if self.slots.take_over(now, self.producer.unsettled(), &self.jobs).is_err() {
+            if self.slots.take_over(now, self.producer.unsettled(), &self.orders).is_err() {
                 // Without a beat `/livez` asks for a new process.
                 tracing::error!("the thread that takes partitions over is gone: forward half ends");
                 break;
             }
-            self.attend_to_takeovers(now);
             self.attend_to_desk(now);
             // Before the first record: taken later it could carry a generation in which a partition is not ours.
             let Some(generation) = inbox.generation() else { continue };
@@ -155,7 +168,7 @@ impl Loop {
             self.forward(&batch, &generation);
         }
         // No transaction is open here.
-        inbox.leave();
+        self.inbox.leave();
         tracing::info!("forward half ended");
     }
 
@@ -199,59 +212,12 @@ impl Loop {
         }
     }
 
-    fn attend_to_takeovers(&mut self, now: Instant) {
-        while let Ok(Done { job, result, backlog }) = self.done.try_recv() {
-            if !self.slots.awaits(&job) {
-                continue;
-            }
-            let taken = match result {
-                Ok(taken) => taken,
-                Err(held) => {
-                    self.slots.hold(job.partition, held, now);
-                    self.slots.waits(job.partition, backlog, now);
-                    continue;
-                }
-            };
-            if job.unsettled.is_some() {
-                self.producer.settled();
-            }
-            let next = taken.partition.next();
-            if let Err(error) = self.inbox.go_on(job.partition, next) {
-                self.slots.hold(job.partition, Held::by_kafka(error.to_string()), now);
-                continue;
-            }
-            if taken.lost > 0 {
-                // Counted when the ledger has it.
-                tracing::error!(
-                    partition = job.partition,
-                    lost = taken.lost,
-                    next,
-                    "inbox records are gone unread"
-                );
-            }
-            let (ids, took) = (taken.partition.window.len(), taken.took);
-            tracing::info!(
-                partition = job.partition,
-                next,
-                ids,
-                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                "partition taken over"
-            );
-            self.metrics.forward.window_rebuild.observe(took.as_secs_f64());
-            self.metrics.forward.window_evictions.of(Eviction::Cap).inc_by(taken.evicted);
-            if let Some(desk) = self.desk.as_mut().filter(|_| job.partition == reconcile::PARTITION) {
-                desk.taken_over(taken.watermarks.as_deref());
-            }
-            self.slots.activate(job.partition, taken, now);
-        }
-    }
-
     fn committed(&mut self, forwarded: &Forwarded, started: Instant) {
         let now = Instant::now();
         let metrics = &self.metrics.forward;
         metrics.transaction_duration.of(TransactionEnd::Committed).observe((now - started).as_secs_f64());
         forwarded.count(metrics);
-        for lost in self.slots.committed(forwarded.partitions(), now) {
+        for lost in self.slots.committed(forwarded.fences(), |partition| forwarded.decided(partition), now) {
             metrics.records_lost(lost.partition, lost.from, lost.to);
         }
         self.inbox.pause(forwarded.held().map(|(partition, _)| *partition));
@@ -260,46 +226,6 @@ impl Loop {
             self.search.held(*partition);
         }
         self.search.committed(&mut self.slots, now);
-    }
-
-    /// Settles the transaction, and takes its partitions over again: what took place is read, never assumed.
-    fn failed(&mut self, failure: Failure, batch: &Batch<'_>, started: Instant) {
-        let now = Instant::now();
-        tracing::warn!(%failure, records = batch.len(), "transaction failed");
-        let end = if matches!(failure, Failure::Replace(_)) {
-            TransactionEnd::Unknown
-        } else {
-            TransactionEnd::Aborted
-        };
-        self.metrics.forward.transaction_duration.of(end).observe((now - started).as_secs_f64());
-        self.admission.forget();
-        self.producer.settle(&failure);
-        // Those of the batch, and those that only had a ledger record due.
-        let mut concerned = batch.partitions();
-        concerned.extend(self.slots.active().filter(|(_, active)| active.is_silent(now)).map(|(p, _)| p));
-        if let Failure::Environment { partitions, .. } = &failure {
-            concerned.extend(partitions);
-        }
-        if self.producer.transactions().is_none() {
-            // Nothing can be forwarded for a while, so nothing is to be fetched either.
-            concerned = self.slots.numbers().collect();
-        }
-        self.retake(&concerned, now);
-        match failure {
-            Failure::TooLarge => self.search.too_large(batch, now),
-            Failure::Environment { detail, partitions } => {
-                for partition in if partitions.is_empty() { concerned } else { partitions } {
-                    self.slots.hold(partition, Held::by_kafka(&detail), now);
-                }
-            }
-            Failure::Fenced(_) | Failure::Replace(_) => {}
-        }
-    }
-
-    /// Stops these, and has them taken over again.
-    fn retake(&mut self, partitions: &BTreeSet<i32>, now: Instant) {
-        self.inbox.pause(partitions.iter().copied());
-        self.slots.retake(partitions, now);
     }
 
     /// Forgets ids, between transactions: what a window holds then is committed.

@@ -58,20 +58,28 @@ fn is_written(config: &Config, topic: &str) -> bool {
 /// Where partitions end, as this client's isolation level has it.
 fn ends(
     client: &BaseConsumer<Monitor>,
+    partitions: TopicPartitionList,
+) -> Result<TopicPartitionList, String> {
+    offsets(client, partitions, Offset::End)
+}
+
+/// Where partitions begin or end: asked for as a time, that is found for all of them with one request to each broker.
+pub(super) fn offsets(
+    client: &BaseConsumer<Monitor>,
     mut partitions: TopicPartitionList,
+    which: Offset,
 ) -> Result<TopicPartitionList, String> {
     if partitions.count() == 0 {
         return Ok(partitions);
     }
-    // Asked for as a time, "the end" is found for all of them with one request to each broker.
-    let asked = partitions.set_all_offsets(Offset::End);
-    let ends = asked.and_then(|()| client.offsets_for_times(partitions, REQUEST_TIMEOUT));
-    let ends = ends.map_err(|error| error.to_string())?;
-    let refused = ends.elements().iter().find_map(|found| {
+    let asked = partitions.set_all_offsets(which);
+    let found = asked.and_then(|()| client.offsets_for_times(partitions, REQUEST_TIMEOUT));
+    let found = found.map_err(|error| error.to_string())?;
+    let refused = found.elements().iter().find_map(|found| {
         let error = found.error().err()?;
-        Some(format!("where {}-{} ends: {error}", found.topic(), found.partition()))
+        Some(format!("offsets of {}-{}: {error}", found.topic(), found.partition()))
     });
-    refused.map_or(Ok(ends), Err)
+    refused.map_or(Ok(found), Err)
 }
 
 /// A transaction of a relay that was open when it began has ended by then, or hangs: the broker ends one after 10 s, and looks

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::backlog::Backlog;
+use super::fence::Fence;
 use super::partition::{Held, Partition};
 use super::progress::Progress;
-use super::takeover::{Job, Taken};
+use super::takeover::{Job, Order, Taken};
+use crate::kafka::streak::{Blame, Streak};
 use crate::telemetry::labels::Label;
 use crate::telemetry::status::{PartitionState, PartitionStatus};
 
@@ -25,6 +27,8 @@ const LEDGER_SILENCE: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub(super) struct Slots {
     slots: BTreeMap<i32, Slot>,
+    /// What waits in partitions that nobody has, as far as this process, which has none, was told.
+    unowned: BTreeMap<i32, i64>,
 }
 
 struct Slot {
@@ -38,8 +42,10 @@ struct Slot {
     next: Option<i64>,
     /// When nothing waited in the inbox.
     caught_up: Instant,
-    /// Of one that is held, as its last takeover found it: nothing is consumed from it.
+    /// Of one that is not forwarded, as it was last counted: nothing is consumed from it.
     backlog: Option<Backlog>,
+    /// Transactions that failed for it.
+    failures: Streak,
 }
 
 enum State {
@@ -54,6 +60,8 @@ enum State {
 /// A partition that is forwarded.
 pub(super) struct Active {
     pub(super) partition: Partition,
+    /// Where its next ledger record may land.
+    pub(super) fence: Fence,
     /// The offset that the consumer gives next.
     fetched: i64,
     /// A gap that was met once: it is believed when it is met again.
@@ -94,7 +102,9 @@ impl Slots {
             next: None,
             caught_up: now,
             backlog: None,
+            failures: Streak::default(),
         };
+        self.unowned.clear();
         self.slots.insert(partition, slot);
     }
 
@@ -108,13 +118,14 @@ impl Slots {
         &mut self,
         now: Instant,
         unsettled: Option<u32>,
-        jobs: &Sender<Job>,
-    ) -> Result<(), SendError<Job>> {
+        orders: &Sender<Order>,
+    ) -> Result<(), SendError<Order>> {
         for (&partition, slot) in &mut self.slots {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
                 let progress = Arc::default();
                 let is_fresh = slot.next.is_none() && slot.backlog.is_none();
-                jobs.send(Job { partition, progress: Arc::downgrade(&progress), unsettled, is_fresh })?;
+                let job = Job { partition, progress: Arc::downgrade(&progress), unsettled, is_fresh };
+                orders.send(Order::TakeOver(job))?;
                 slot.state = State::TakingOver(progress);
             }
         }
@@ -136,6 +147,7 @@ impl Slots {
         slot.begins();
         slot.state = State::Active(Box::new(Active {
             partition: taken.partition,
+            fence: taken.fence,
             fetched: next,
             gap: None,
             ledger_written: now.checked_sub(taken.ledger_age).filter(|_| taken.lost == 0),
@@ -146,7 +158,13 @@ impl Slots {
     /// A partition has to wait: for a person, or for Kafka.
     pub(super) fn hold(&mut self, number: i32, held: Held, now: Instant) {
         let Some(slot) = self.slots.get_mut(&number) else { return };
-        let pause = LAST_RETRY.min(FIRST_RETRY * 2u32.saturating_pow(slot.tries.min(16)));
+        let held = match slot.failures.tried("producer") {
+            Some(tried) => Held { detail: format!("{}; {tried}", held.detail), ..held },
+            None => held,
+        };
+        let longest = LAST_RETRY.min(FIRST_RETRY * 2u32.saturating_pow(slot.tries.min(16)));
+        // Two that hindered each other would meet again.
+        let pause = longest.mul_f64(f64::midpoint(fastrand::f64(), 1.0));
         slot.tries += 1;
         // The detail may name an offset that moves: it is held for as long as the reason stays.
         if slot.held.as_ref().map(|held| held.reason) != Some(held.reason) {
@@ -156,6 +174,53 @@ impl Slots {
         }
         slot.held = Some(held);
         slot.state = State::Waiting(now + pause);
+    }
+
+    /// A transaction failed for these; says whether the producer is to be replaced.
+    pub(super) fn failed(&mut self, numbers: &BTreeSet<i32>, blame: Blame, now: Instant) -> bool {
+        let slots = self.slots.iter_mut().filter(|(number, _)| numbers.contains(number));
+        slots.fold(false, |is_due, (_, slot)| slot.failures.failed(blame, now) || is_due)
+    }
+
+    /// Since when transactions fail for a partition and what was tried, once something was.
+    pub(super) fn tried(&self, number: i32) -> Option<String> {
+        self.slots.get(&number)?.failures.tried("producer")
+    }
+
+    /// Whether all was tried for a partition but a new process.
+    pub(super) fn are_hopeless(&self, now: Instant) -> bool {
+        self.slots.values().any(|slot| slot.failures.is_hopeless(now))
+    }
+
+    /// Partitions of which nobody tells what waits: those that are not forwarded. All of nobody's where there are none.
+    pub(super) fn uncounted(&self) -> Option<Vec<i32>> {
+        let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.state, State::Active(_)));
+        let waiting: Vec<_> = waiting.map(|(&number, _)| number).collect();
+        (self.slots.is_empty() || !waiting.is_empty()).then_some(waiting)
+    }
+
+    /// What waits was counted.
+    pub(super) fn counted(&mut self, backlogs: &[(i32, Backlog)], now: Instant) {
+        if self.slots.is_empty() {
+            self.unowned = backlogs.iter().map(|(number, backlog)| (*number, backlog.records)).collect();
+        }
+        for (number, backlog) in backlogs {
+            let slot = self.slots.get_mut(number);
+            // What a takeover found out of one that is held is more exact.
+            if let Some(slot) =
+                slot.filter(|slot| slot.held.is_none() && !matches!(slot.state, State::Active(_)))
+            {
+                slot.backlog = Some(*backlog);
+                if backlog.records == 0 {
+                    slot.caught_up = now;
+                }
+            }
+        }
+    }
+
+    /// What waits in partitions that nobody has.
+    pub(super) fn unowned(&self) -> &BTreeMap<i32, i64> {
+        &self.unowned
     }
 
     /// What is known of a partition that was just held.
@@ -222,13 +287,24 @@ impl Slots {
         (aged as u64, surplus as u64)
     }
 
-    /// Their transaction took place. Returns what the ledger now knows to be lost.
-    pub(super) fn committed(&mut self, numbers: impl Iterator<Item = i32>, now: Instant) -> Vec<Lost> {
+    /// Their transaction took place, and the next ledger record of each may land there. A hold is over where a record was
+    /// decided about: one of a silent partition says nothing of what it is held for. Returns what the ledger now knows to
+    /// be lost.
+    pub(super) fn committed(
+        &mut self,
+        fences: &BTreeMap<i32, Fence>,
+        decided: impl Fn(i32) -> bool,
+        now: Instant,
+    ) -> Vec<Lost> {
         let mut lost = Vec::new();
-        for number in numbers {
+        for (&number, &fence) in fences {
             let Some(slot) = self.slots.get_mut(&number) else { continue };
-            slot.release(number);
+            slot.failures.ends();
+            if decided(number) {
+                slot.release(number);
+            }
             if let State::Active(active) = &mut slot.state {
+                active.fence = fence;
                 active.ledger_written = Some(now);
                 slot.next = Some(active.partition.next());
                 lost.extend(active.lost.take());

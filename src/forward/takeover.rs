@@ -1,6 +1,6 @@
 //! Taking partitions over: a thread of its own reads the ledger while the loop forwards the others.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
+use super::fence::Fence;
+use super::memory::Memory;
 use super::partition::{Held, Partition};
 use super::progress::Progress;
-use super::resume::{self, Committed, Decision};
+use super::resume::{self, Committed, Decision, Evidence};
 use super::settlement::{self, Settlement};
-use super::witness::{Witness, behind};
+use super::witness::{LastRecord, Witness, behind};
 use crate::config::Config;
+use crate::domain::ledger_writer::Writer;
 use crate::kafka::ClientError;
 use crate::kafka::monitor::Monitor;
 use crate::telemetry::labels::{HeldReason, Label};
@@ -24,6 +27,23 @@ const STABLE_TIMEOUT: Duration = Duration::from_secs(60);
 const UNANSWERED: Duration = Duration::from_secs(5);
 /// How often an open transaction is looked at.
 const STABLE_POLL: Duration = Duration::from_millis(20);
+
+/// What the thread is asked for.
+pub enum Order {
+    /// To take a partition over.
+    TakeOver(Job),
+    /// To count what waits in partitions that this process does not forward: in these, or (none given) in those that no
+    /// member of the group has.
+    Count(Vec<i32>),
+}
+
+/// What became of an order.
+pub enum Answer {
+    /// A job has ended.
+    Done(Done),
+    /// What waits, at most, by partition.
+    Counted(Vec<(i32, Backlog)>),
+}
 
 /// A partition to be taken over, as long as somebody waits for its progress.
 #[derive(Debug, Clone)]
@@ -52,6 +72,8 @@ pub struct Done {
 pub struct Taken {
     /// Ready to go on.
     pub partition: Partition,
+    /// Where its next ledger record may land.
+    pub fence: Fence,
     /// Inbox records that retention took before they were read.
     pub lost: i64,
     /// Ids that were read and had to be forgotten again, because they are more than one replica may hold.
@@ -96,6 +118,8 @@ pub struct Takeover {
     witness: Witness,
     /// Of which opening of our producer, and what it waits for.
     settlement: Option<(u32, Settlement)>,
+    /// Partitions that another group was found to forward. Whether it still does is asked before their ledger is read again.
+    rivalled: BTreeSet<i32>,
     shutdown: CancellationToken,
 }
 
@@ -103,25 +127,41 @@ impl Takeover {
     /// Makes the clients; nothing is sent yet.
     pub fn new(config: Config, monitor: &Monitor, shutdown: CancellationToken) -> Result<Self, ClientError> {
         let witness = Witness::new(&config, monitor, &shutdown)?;
-        Ok(Self { config, monitor: monitor.clone(), witness, settlement: None, shutdown })
+        Ok(Self {
+            config,
+            monitor: monitor.clone(),
+            witness,
+            settlement: None,
+            rivalled: BTreeSet::new(),
+            shutdown,
+        })
     }
 
     /// Works until the loop hangs up. One partition is read at a time; those that have to wait for a transaction to end
     /// take turns, so that none waits for another's.
-    pub fn run(mut self, jobs: &Receiver<Job>, done: &Sender<Done>) {
+    pub fn run(mut self, orders: &Receiver<Order>, answers: &Sender<Answer>) {
         let mut attempts = VecDeque::new();
         while !self.shutdown.is_cancelled() {
-            let job = if attempts.is_empty() {
-                jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let order = if attempts.is_empty() {
+                orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                jobs.recv_timeout(STABLE_POLL)
+                orders.recv_timeout(STABLE_POLL)
             };
-            match job {
-                Ok(job) => attempts.push_back(Attempt::new(job)),
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match order {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for order in first.into_iter().chain(orders.try_iter()) {
+                match order {
+                    Order::TakeOver(job) => attempts.push_back(Attempt::new(job)),
+                    Order::Count(partitions) => {
+                        if answers.send(Answer::Counted(self.count(partitions))).is_err() {
+                            return;
+                        }
+                    }
+                }
             }
-            attempts.extend(jobs.try_iter().map(Attempt::new));
             // Each gets one turn.
             for _ in 0..attempts.len() {
                 let Some(attempt) = attempts.pop_front() else { break };
@@ -130,7 +170,7 @@ impl Takeover {
                 }
                 match self.turn(attempt) {
                     Ok(finished) => {
-                        if done.send(finished).is_err() {
+                        if answers.send(Answer::Done(finished)).is_err() {
                             return;
                         }
                     }
@@ -138,6 +178,20 @@ impl Takeover {
                 }
             }
         }
+    }
+
+    /// Nothing where Kafka does not tell: it is asked again soon.
+    fn count(&self, mut partitions: Vec<i32>) -> Vec<(i32, Backlog)> {
+        if partitions.is_empty() {
+            match self.witness.unowned() {
+                Ok(unowned) => partitions = unowned,
+                Err(held) => tracing::debug!(detail = held.detail, "whose partitions are is not known"),
+            }
+        }
+        self.witness.count(&partitions).unwrap_or_else(|error| {
+            tracing::debug!(error, "what waits is not known");
+            Vec::new()
+        })
     }
 
     /// One attempt: done with, or to be made again.
@@ -162,10 +216,12 @@ impl Takeover {
             if held.reason == HeldReason::Kafka {
                 self.replace_witness();
             }
-            // A Kafka that does not answer would be waited for once more, by every partition.
-            if held.reason != HeldReason::Kafka || attempt.job.is_fresh {
-                backlog = self.witness.backlog(attempt.job.partition, held.reason);
-            }
+            backlog = match held.reason {
+                HeldReason::OtherGroup => self.backlog_of_rival(attempt.job.partition),
+                // A Kafka that does not answer would be waited for once more, by every partition.
+                HeldReason::Kafka if !attempt.job.is_fresh => None,
+                reason => self.witness.backlog(attempt.job.partition, reason),
+            };
         }
         Ok(Done { job: attempt.job, result, backlog })
     }
@@ -188,31 +244,85 @@ impl Takeover {
             self.witness.check_settled(settlement)?;
         }
         let progress = attempt.job.progress.upgrade().unwrap_or_default();
-        let (evidence, memory) = self.witness.look(partition, &progress)?;
-        match resume::decide(&evidence) {
-            Decision::LookAgain => Err(behind()),
-            Decision::Hold(reason, detail) => Err(Held { reason, detail }),
-            Decision::GoOn { at, lost } => {
-                if let Committed::Foreign(offset) = evidence.committed {
-                    tracing::warn!(
-                        partition,
-                        offset,
-                        going_on_at = at,
-                        "the group's offset was set by another hand; the ledger says where to go on"
-                    );
-                }
-                let last_ms = memory.tail.filter(|tail| tail.to == at).map_or(0, |tail| tail.last_ms);
-                let now_ms = jiff::Timestamp::now().as_millisecond();
-                let ledger_age = u64::try_from(now_ms - memory.written_ms).unwrap_or(0);
-                Ok(Taken {
-                    evicted: memory.evicted,
-                    watermarks: memory.watermarks,
-                    partition: Partition::new(memory.window, at, last_ms),
-                    lost,
-                    ledger_age: Duration::from_millis(ledger_age),
-                    took: attempt.started.elapsed(),
-                })
+        if self.rivalled.contains(&partition) {
+            self.give_way(partition, self.last_writer(partition)?)?;
+        }
+        let looked = self.witness.look(partition, &progress);
+        let writer = match &looked {
+            Ok((_, memory)) => memory.writer.clone(),
+            // Perhaps it is open because somebody writes all the time.
+            Err(held) if held.reason == HeldReason::LedgerOpen && attempt.waits.is_none() => {
+                self.last_writer(partition)?
             }
+            Err(_) => None,
+        };
+        self.give_way(partition, writer)?;
+        let (evidence, memory) = looked?;
+        self.rivalled.remove(&partition);
+        go_on(attempt, &evidence, memory)
+    }
+
+    fn last_writer(&self, partition: i32) -> Result<Option<Writer>, Held> {
+        Ok(self.witness.last_record(partition)?.and_then(|last| last.writer))
+    }
+
+    /// Another group that wrote to the ledger last, and has members, forwards the partition: it goes on, and we wait. So
+    /// exactly one side goes on, and one that was renamed takes over what its old name had.
+    fn give_way(&mut self, partition: i32, writer: Option<Writer>) -> Result<(), Held> {
+        let ours = &self.config.forward.group;
+        let Some(Writer { group, transactional_id }) = writer.filter(|writer| writer.group != *ours) else {
+            return Ok(());
+        };
+        if !self.witness.has_members(&group)? {
+            tracing::info!(
+                partition,
+                group,
+                "the group that forwarded this partition has no members: taking it over"
+            );
+            return Ok(());
+        }
+        self.rivalled.insert(partition);
+        let detail = format!(
+            "the group {group:?} forwards this partition (its replica {transactional_id:?} wrote to the ledger last), this one \
+             is in the group {ours:?}: stop one of the two"
+        );
+        Err(Held { reason: HeldReason::OtherGroup, detail })
+    }
+
+    /// What the other group has not forwarded either.
+    fn backlog_of_rival(&self, partition: i32) -> Option<Backlog> {
+        let last: LastRecord = self.witness.last_record(partition).ok()??;
+        self.witness.backlog_behind(partition, &last)
+    }
+}
+
+/// The partition as it goes on, if it can.
+fn go_on(attempt: &Attempt, evidence: &Evidence, memory: Memory) -> Result<Taken, Held> {
+    let partition = attempt.job.partition;
+    match resume::decide(evidence) {
+        Decision::LookAgain => Err(behind()),
+        Decision::Hold(reason, detail) => Err(Held { reason, detail }),
+        Decision::GoOn { at, lost } => {
+            if let Committed::Foreign(offset) = evidence.committed {
+                tracing::warn!(
+                    partition,
+                    offset,
+                    going_on_at = at,
+                    "the group's offset was set by another hand; the ledger says where to go on"
+                );
+            }
+            let last_ms = memory.tail.filter(|tail| tail.to == at).map_or(0, |tail| tail.last_ms);
+            let now_ms = jiff::Timestamp::now().as_millisecond();
+            let ledger_age = u64::try_from(now_ms - memory.written_ms).unwrap_or(0);
+            Ok(Taken {
+                evicted: memory.evicted,
+                watermarks: memory.watermarks,
+                partition: Partition::new(memory.window, at, last_ms),
+                fence: Fence::taken_over(memory.end),
+                lost,
+                ledger_age: Duration::from_millis(ledger_age),
+                took: attempt.started.elapsed(),
+            })
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The transactional producer, and its errors sorted by what the forward half does about them.
+//! The transactional producer, and a transaction's way: begin, send, append to the ledger, commit.
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -14,6 +14,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, Message, TopicPartitionList};
 
+use super::failure::{Cause, Failure};
+use super::fence::Fence;
+use super::lookout::{Landed, Lookout};
+use crate::domain::inbox_record::header;
+use crate::domain::ledger_entry::{self, LedgerEntry};
+use crate::domain::ledger_writer;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::properties::TRANSACTION_TIMEOUT;
 use crate::kafka::{self, REQUEST_TIMEOUT, bootstrap};
@@ -34,62 +40,19 @@ const ABORT_SLICE: Duration = Duration::from_millis(100);
 /// `poll` goes on until its time-out: long enough for all reports that are there.
 const SERVE_ALL: Duration = Duration::from_millis(5);
 
-/// Why a transaction did not (visibly) take place.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// A record (or the batch that it went in) is larger than a topic takes.
-    #[error("a record is too large for its topic")]
-    TooLarge,
-    /// Another producer has taken our transactional id, or the broker timed the transaction out.
-    #[error("fenced: {0}")]
-    Fenced(String),
-    /// The producer is of no use any more, or cannot tell what became of the transaction.
-    #[error("the producer has to be replaced: {0}")]
-    Replace(String),
-    /// Kafka refuses or is away; the transaction can be aborted.
-    #[error("{detail}")]
-    Environment {
-        /// What was refused.
-        detail: String,
-        /// Inbox partitions whose records were refused; empty where it was not a record.
-        partitions: BTreeSet<i32>,
-    },
-}
-
-impl Failure {
-    fn of(error: &KafkaError) -> Self {
-        let detail = error.to_string();
-        let (is_fatal, requires_abort) = match error {
-            KafkaError::Transaction(error) => (error.is_fatal(), error.txn_requires_abort()),
-            _ => (false, true),
-        };
-        match error.rdkafka_error_code() {
-            Some(code) if is_fenced(code) => Self::Fenced(detail),
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => Self::TooLarge,
-            _ if is_fatal || !requires_abort => Self::Replace(detail),
-            _ => Self::environment(detail),
-        }
-    }
-
-    fn environment(detail: String) -> Self {
-        Self::Environment { detail, partitions: BTreeSet::new() }
-    }
-}
-
-fn is_fenced(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::InvalidProducerEpoch
-            | RDKafkaErrorCode::TransactionCoordinatorFenced
-    )
-}
-
-/// What the producer tells on its way: refused records by the inbox partition that they came from.
+/// What the producer tells on its way.
 struct Reports {
     monitor: Monitor,
+    /// The ledger's topic.
+    ledger: String,
+    /// Refused records by the inbox partition that they came from.
     refused: Mutex<Vec<(i32, KafkaError)>>,
+    /// At which offset the transaction's ledger record landed, by partition.
+    landed: Mutex<BTreeMap<i32, i64>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ClientContext for Reports {
@@ -110,10 +73,16 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, inbox_partition: usize) {
-        if let Err((error, record)) = result {
-            tracing::debug!(topic = record.topic(), %error, "record refused");
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            refused.push((i32::try_from(inbox_partition).unwrap_or(-1), error.clone()));
+        match result {
+            Ok(record) if record.topic() == self.ledger => {
+                lock(&self.landed).insert(record.partition(), record.offset());
+            }
+            Ok(_) => {}
+            Err((error, record)) => {
+                tracing::debug!(topic = record.topic(), %error, "record refused");
+                let inbox_partition = i32::try_from(inbox_partition).unwrap_or(-1);
+                lock(&self.refused).push((inbox_partition, error.clone()));
+            }
         }
     }
 }
@@ -134,9 +103,20 @@ pub struct TransactionRecord<'a> {
     pub inbox_partition: i32,
 }
 
+/// What a transaction says in the ledger of one partition.
+pub struct LedgerRecord {
+    /// What was decided.
+    pub entry: LedgerEntry,
+    /// Where it may land.
+    pub fence: Fence,
+    /// A header that versions before it do not read.
+    pub further: Option<(Cow<'static, str>, Vec<u8>)>,
+}
+
 /// A producer that has its transactional id to itself.
 pub struct Transactions {
     producer: Arc<BaseProducer<Reports>>,
+    lookout: Arc<Lookout>,
     last_commit: Cell<Option<Instant>>,
     /// Each call that is under way holds a second one.
     calls: Arc<()>,
@@ -144,12 +124,18 @@ pub struct Transactions {
 
 impl Transactions {
     /// Takes the transactional id: whoever had it is fenced, and its open transaction is settled.
-    pub fn open(client: &ClientConfig, monitor: Monitor) -> Result<Self, Failure> {
-        let reports = Reports { monitor, refused: Mutex::default() };
+    pub fn open(client: &ClientConfig, monitor: Monitor, lookout: &Arc<Lookout>) -> Result<Self, Failure> {
+        let ledger = lookout.topic().to_owned();
+        let reports = Reports { monitor, ledger, refused: Mutex::default(), landed: Mutex::default() };
         let producer = BaseProducer::from_config_and_context(client, reports)
             .map_err(|error| Failure::Replace(error.to_string()))?;
         producer.init_transactions(REQUEST_TIMEOUT).map_err(|error| Failure::of(&error))?;
-        Ok(Self { producer: Arc::new(producer), last_commit: Cell::default(), calls: Arc::default() })
+        Ok(Self {
+            producer: Arc::new(producer),
+            lookout: Arc::clone(lookout),
+            last_commit: Cell::default(),
+            calls: Arc::default(),
+        })
     }
 
     /// Begins a transaction, with the inbox offsets at which its partitions stand.
@@ -158,15 +144,16 @@ impl Transactions {
     /// Asked too early for offsets librdkafka asks again after `retry.backoff.ms`; for partitions, which records begin
     /// with, after 20 ms. Also, a process that lost its partitions without knowing is refused before it has published
     /// anything.
-    pub fn begin(
-        &self,
+    pub fn begin<'t>(
+        &'t self,
         stand: &TopicPartitionList,
-        group: &Arc<ConsumerGroupMetadata>,
-    ) -> Result<(), Failure> {
+        group: &'t Arc<ConsumerGroupMetadata>,
+    ) -> Result<Transaction<'t>, Failure> {
         let since = self.last_commit.get().map_or(SETTLING, |last| last.elapsed());
         std::thread::park_timeout(SETTLING.saturating_sub(since));
         self.producer.begin_transaction().map_err(|error| Failure::of(&error))?;
-        self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)
+        self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)?;
+        Ok(Transaction { transactions: self, group })
     }
 
     /// By a thread that can be left behind: librdkafka's call takes a time-out and does not keep it. Where the group's
@@ -202,7 +189,7 @@ impl Transactions {
     }
 
     /// Hands a record to the producer, waiting while its queue is full.
-    pub fn send(&self, record: &TransactionRecord<'_>) -> Result<(), Failure> {
+    fn send(&self, record: &TransactionRecord<'_>) -> Result<(), Failure> {
         let opaque = usize::try_from(record.inbox_partition).unwrap_or_default();
         let mut message = BaseRecord::with_opaque_to(record.topic, opaque)
             .key(record.key)
@@ -250,16 +237,11 @@ impl Transactions {
     }
 
     fn take_refused(&self) -> Vec<(i32, KafkaError)> {
-        std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.producer.context().refused))
     }
 
-    /// Waits until every record is acknowledged, then commits it all with the inbox offsets.
-    pub fn commit(
-        &self,
-        offsets: &TopicPartitionList,
-        group: &Arc<ConsumerGroupMetadata>,
-    ) -> Result<(), Failure> {
-        let deadline = Instant::now() + COMMIT_TIMEOUT;
+    /// Waits until every record is acknowledged.
+    fn acknowledged(&self) -> Result<(), Failure> {
         // Every record is acknowledged or refused within its message time-out. After a refusal some may be so late as that:
         // librdkafka was seen to leave them in its queue. What is purged in consequence may be told before the refusal.
         let mut refused = self.take_refused();
@@ -267,13 +249,10 @@ impl Transactions {
             self.serve_acknowledgements();
             refused.extend(self.take_refused());
         }
-        if !refused.is_empty() {
-            return Err(refusal(&refused).unwrap_or_else(|| self.why("records were purged".to_owned())));
+        if refused.is_empty() {
+            return Ok(());
         }
-        self.send_offsets(offsets, group, deadline)?;
-        retried(deadline, || self.producer.commit_transaction(REQUEST_TIMEOUT))?;
-        self.last_commit.set(Some(Instant::now()));
-        Ok(())
+        Err(refusal(&refused).unwrap_or_else(|| self.why("records were purged".to_owned())))
     }
 
     fn serve_acknowledgements(&self) {
@@ -305,6 +284,80 @@ impl Transactions {
     }
 }
 
+/// An open transaction.
+pub struct Transaction<'t> {
+    transactions: &'t Transactions,
+    group: &'t Arc<ConsumerGroupMetadata>,
+}
+
+impl<'t> Transaction<'t> {
+    /// Adds a record of a topic that is not the ledger.
+    pub fn send(&self, record: &TransactionRecord<'_>) -> Result<(), Failure> {
+        self.transactions.send(record)
+    }
+
+    /// Appends what was decided to the ledger: one record for each partition, and the last ones of the transaction. A second
+    /// one would land where the first has shut the fence.
+    pub fn append(self, ledger: BTreeMap<i32, LedgerRecord>) -> Result<Appended<'t>, Failure> {
+        let Self { transactions, group } = self;
+        lock(&transactions.producer.context().landed).clear();
+        let mut fences = BTreeMap::new();
+        for (partition, LedgerRecord { entry, fence, further }) in ledger {
+            let format = (header::FORMAT.into(), ledger_entry::FORMAT.as_bytes().to_vec());
+            let by = (ledger_writer::HEADER.into(), transactions.lookout.writer().encode());
+            let headers: Vec<_> = [format, by].into_iter().chain(further).collect();
+            let value = entry.encode();
+            transactions.send(&TransactionRecord {
+                topic: transactions.lookout.topic(),
+                partition: Some(partition),
+                key: "",
+                headers: &headers,
+                value: &value,
+                inbox_partition: partition,
+            })?;
+            fences.insert(partition, (fence, value));
+        }
+        Ok(Appended { transactions, group, fences })
+    }
+}
+
+/// A transaction of which all is sent but the offsets.
+pub struct Appended<'t> {
+    transactions: &'t Transactions,
+    group: &'t Arc<ConsumerGroupMetadata>,
+    /// With each ledger record's value.
+    fences: BTreeMap<i32, (Fence, Vec<u8>)>,
+}
+
+impl Appended<'_> {
+    /// Waits until every record is acknowledged, compares where the ledger records landed with where they may land, and
+    /// commits it all with the inbox offsets. Returns where the next ledger record of each partition may land.
+    pub fn commit(self, offsets: &TopicPartitionList) -> Result<BTreeMap<i32, Fence>, Failure> {
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        self.transactions.acknowledged()?;
+        let fences = self.compare(deadline)?;
+        self.transactions.send_offsets(offsets, self.group, deadline)?;
+        retried(deadline, || self.transactions.producer.commit_transaction(REQUEST_TIMEOUT))?;
+        self.transactions.last_commit.set(Some(Instant::now()));
+        Ok(fences)
+    }
+
+    fn compare(&self, deadline: Instant) -> Result<BTreeMap<i32, Fence>, Failure> {
+        let landed = std::mem::take(&mut *lock(&self.transactions.producer.context().landed));
+        let after = |(&partition, (fence, value)): (&i32, &(Fence, Vec<u8>))| {
+            // librdkafka tells a negative offset where it does not know.
+            let landed = landed.get(&partition).copied().unwrap_or(-1);
+            if fence.admits(landed) {
+                return Ok((partition, Fence::committed(landed)));
+            }
+            let ours = if landed < 0 { Landed::With(value) } else { Landed::At(landed) };
+            let landed = self.transactions.lookout.look(partition, *fence, ours, deadline)?;
+            Ok((partition, Fence::committed(landed)))
+        };
+        self.fences.iter().map(after).collect()
+    }
+}
+
 /// Calls again what may be called again. What then is still without an answer is nobody's guess.
 fn retried(deadline: Instant, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Failure> {
     loop {
@@ -327,8 +380,11 @@ fn refusal(refused: &[(i32, KafkaError)]) -> Option<Failure> {
     let code = |error: &KafkaError| error.rdkafka_error_code();
     let find =
         |is_it: &dyn Fn(&KafkaError) -> bool| refused.iter().map(|(_, error)| error).find(|e| is_it(e));
-    if let Some(error) = find(&|error| code(error).is_some_and(is_fenced)) {
-        return Some(Failure::Fenced(error.to_string()));
+    let of_the_producer = |error: &KafkaError| {
+        code(error).is_some_and(|code| matches!(Cause::of(code), Cause::Producer | Cause::Rival))
+    };
+    if let Some(error) = find(&of_the_producer) {
+        return Some(Failure::of(error));
     }
     let explains = |error: &KafkaError| {
         !matches!(code(error), Some(PurgeQueue | PurgeInflight | State | MessageSizeTooLarge))

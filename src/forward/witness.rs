@@ -1,5 +1,6 @@
 //! What there is to know about a partition before it is taken over, as Kafka tells it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,15 +11,18 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use super::assignment;
 use super::backlog::Backlog;
+use super::lookout::writer;
 use super::memory::Memory;
 use super::partition::Held;
 use super::progress::Progress;
 use super::resume::{self, Committed, Evidence};
-use super::settlement::Settlement;
+use super::settlement::{self, Settlement};
 use crate::config::{Config, StartAt};
 use crate::domain::inbox_record::header;
-use crate::domain::ledger_entry::LedgerError;
+use crate::domain::ledger_entry::{LedgerEntry, LedgerError};
+use crate::domain::ledger_writer::Writer;
 use crate::domain::watermark;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
@@ -32,6 +36,17 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// A read of the ledger without any progress for this long is given up, and begun again.
 const STALLED: Duration = Duration::from_secs(10);
+
+/// The last record stands among so many last offsets: the others are markers of transactions.
+const TAIL: i64 = 100;
+
+/// The last record of a ledger partition, committed or not.
+pub(super) struct LastRecord {
+    /// Who wrote it, where it says so.
+    pub(super) writer: Option<Writer>,
+    /// The inbox offset to go on at.
+    to: i64,
+}
 
 /// Reads the ledger, and asks about the group and the inbox.
 ///
@@ -100,13 +115,36 @@ impl Witness {
         let next = resume::waiting_from(reason, committed, start, end);
         let mut oldest_ms = None;
         if next < end {
-            let read = self.read_from(topic, partition, next, |record| {
+            let read = read_from(&self.reader, &self.shutdown, topic, partition, next, |record| {
                 oldest_ms = record.timestamp().to_millis();
                 Ok(false)
             });
             read.ok()?;
         }
         Some(Backlog { records: end - next, oldest_ms })
+    }
+
+    /// What waits in partitions that are not forwarded by us, at most: with a few requests for all of them.
+    pub(super) fn count(&self, partitions: &[i32]) -> Result<Vec<(i32, Backlog)>, String> {
+        let topic = self.config.inbox.topic.as_str();
+        let mut wanted = TopicPartitionList::new();
+        for &partition in partitions {
+            wanted.add_partition(topic, partition);
+        }
+        let of = |list: &TopicPartitionList, partition| {
+            let offset = list.find_partition(topic, partition).map(|found| found.offset());
+            offset.and_then(|offset| offset.to_raw()).filter(|offset| *offset >= 0)
+        };
+        let starts = settlement::offsets(&self.uncommitted, wanted.clone(), Offset::Beginning)?;
+        let ends = settlement::offsets(&self.uncommitted, wanted.clone(), Offset::End)?;
+        let committed = self.uncommitted.committed_offsets(wanted, REQUEST_TIMEOUT);
+        let committed = committed.map_err(|error| error.to_string())?;
+        let backlog = |&partition: &i32| {
+            let (start, end) = (of(&starts, partition)?, of(&ends, partition)?);
+            let next = of(&committed, partition).unwrap_or(start).max(start);
+            Some((partition, Backlog { records: (end - next).max(0), oldest_ms: None }))
+        };
+        Ok(partitions.iter().filter_map(backlog).collect())
     }
 
     /// The group's offset. The `reader` waits for a predecessor's open transaction on it; `uncommitted` is told the one before.
@@ -158,6 +196,58 @@ impl Witness {
         Held { reason, detail: stays_open(&self.config.kafka.bootstrap_servers, reason, topic, partition) }
     }
 
+    /// The last record of a ledger partition, whether its transaction is committed or not.
+    pub(super) fn last_record(&self, partition: i32) -> Result<Option<LastRecord>, Held> {
+        let topic = self.config.ledger.topic.as_str();
+        let (start, end) = self
+            .uncommitted
+            .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+            .map_err(|error| unavailable(&error))?;
+        let mut last = None;
+        if start < end {
+            let from = start.max(end - TAIL);
+            read_from(&self.uncommitted, &self.shutdown, topic, partition, from, |record| {
+                let entry = LedgerEntry::decode(format_of(&record), record.payload().unwrap_or_default());
+                last = entry
+                    .ok()
+                    .map(|entry| LastRecord { writer: writer(&record), to: entry.to })
+                    .or(last.take());
+                Ok(record.offset() + 1 < end)
+            })?;
+        }
+        Ok(last)
+    }
+
+    /// What waits behind the last record of the ledger.
+    pub(super) fn backlog_behind(&self, partition: i32, last: &LastRecord) -> Option<Backlog> {
+        let topic = self.config.inbox.topic.as_str();
+        let (_, end) = self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).ok()?;
+        Some(Backlog { records: (end - last.to).max(0), oldest_ms: None })
+    }
+
+    /// Whether a consumer group has members. One that may not be asked for has none: what it writes to the ledger is found
+    /// before each commit all the same.
+    pub(super) fn has_members(&self, group: &str) -> Result<bool, Held> {
+        match self.uncommitted.fetch_group_list(Some(group), REQUEST_TIMEOUT) {
+            Ok(list) => Ok(list.groups().iter().any(|found| !found.members().is_empty())),
+            Err(error) if is_refusal(&error) => Ok(false),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Partitions of the inbox that no member of our group has.
+    pub(super) fn unowned(&self) -> Result<Vec<i32>, Held> {
+        let list = self.uncommitted.fetch_group_list(Some(&self.config.forward.group), REQUEST_TIMEOUT);
+        let list = list.map_err(|error| unavailable(&error))?;
+        let members = list.groups().iter().flat_map(|group| group.members());
+        let topic = self.config.inbox.topic.as_str();
+        let owned: BTreeSet<i32> = members
+            .filter_map(|member| assignment::partitions_of(topic, member.assignment()?))
+            .flatten()
+            .collect();
+        Ok((0..self.config.inbox.partitions).filter(|partition| !owned.contains(partition)).collect())
+    }
+
     /// Reads the ledger partition from its log start to its end.
     fn read_ledger(&self, partition: i32, progress: &Arc<Progress>) -> Result<Memory, Held> {
         let topic = self.config.ledger.topic.as_str();
@@ -168,7 +258,7 @@ impl Witness {
         let mut memory = Memory::new(start, self.config.dedup.window);
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let mut last_told = Instant::now();
-        self.read_from(topic, partition, start, |record| {
+        let position = read_from(&self.reader, &self.shutdown, topic, partition, start, |record| {
             let (read, of) = (record.offset() + 1 - start, end - start);
             if Arc::strong_count(progress) == 1 {
                 return Err(Held::by_kafka("nobody waits for it any more"));
@@ -178,63 +268,30 @@ impl Witness {
                 last_told = Instant::now();
                 tracing::info!(partition, read, of, "reading the ledger");
             }
-            let headers = record.headers();
-            let format = headers.and_then(|all| all.iter().find(|found| found.key == header::FORMAT));
-            let (format, value) =
-                (format.and_then(|found| found.value), record.payload().unwrap_or_default());
-            let watermarks = headers.and_then(|all| all.iter().find(|found| found.key == watermark::HEADER));
+            let mut headers = record.headers().into_iter().flat_map(Headers::iter);
+            let watermarks = headers.find(|found| found.key == watermark::HEADER);
             if let Some(value) = watermarks.and_then(|found| found.value) {
                 memory.watermarks = Some(value.to_vec());
             }
+            memory.writer = writer(&record);
             let written_ms = record.timestamp().to_millis().unwrap_or(0);
+            let (format, value) = (format_of(&record), record.payload().unwrap_or_default());
             let taken = memory.take(format, value, written_ms, now_ms, self.config.dedup.max_ids);
             taken.map(|()| true).map_err(|error| {
                 let reason = match error {
                     LedgerError::NewerFormat(_) => HeldReason::NewerFormat,
-                    LedgerError::Damaged(_) => HeldReason::LedgerForeign,
+                    LedgerError::ForeignFormat(_) | LedgerError::Damaged(_) => HeldReason::LedgerForeign,
                 };
                 let detail = format!("{error}, at offset {} of {topic}-{partition}", record.offset());
                 Held { reason, detail }
             })
         })?;
+        // A leader that was just elected can be behind the one that told us the end.
+        if position < end {
+            return Err(behind());
+        }
+        memory.end = position;
         Ok(memory)
-    }
-
-    /// Calls `each` for every record until the partition's end, or until it returns false.
-    fn read_from(
-        &self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        mut each: impl FnMut(BorrowedMessage<'_>) -> Result<bool, Held>,
-    ) -> Result<(), Held> {
-        let mut assignment = TopicPartitionList::new();
-        assignment
-            .add_partition_offset(topic, partition, Offset::Offset(offset))
-            .and_then(|()| self.reader.assign(&assignment))
-            .map_err(|error| unavailable(&error))?;
-        let mut last_progress = Instant::now();
-        let result = loop {
-            match self.reader.poll(Duration::from_millis(100)) {
-                Some(Ok(record)) => {
-                    last_progress = Instant::now();
-                    match each(record) {
-                        Ok(true) => {}
-                        Ok(false) => break Ok(()),
-                        Err(held) => break Err(held),
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
-                Some(Err(error)) => tracing::debug!(topic, partition, %error, "reading on"),
-                None if last_progress.elapsed() > STALLED || self.shutdown.is_cancelled() => {
-                    let detail = format!("{topic}-{partition} could not be read to its end");
-                    break Err(Held { reason: HeldReason::Kafka, detail });
-                }
-                None => {}
-            }
-        };
-        self.reader.unassign().map_err(|error| unavailable(&error))?;
-        result
     }
 
     fn evidence(
@@ -249,7 +306,7 @@ impl Witness {
             memory.tail.map(|tail| tail.to - 1).filter(|offset| (inbox_start..inbox_end).contains(offset));
         let mut inbox_last_ms = None;
         if let Some(offset) = before_tail {
-            let read = self.read_from(topic, partition, offset, |record| {
+            let read = read_from(&self.reader, &self.shutdown, topic, partition, offset, |record| {
                 inbox_last_ms = (record.offset() == offset).then(|| record.timestamp().to_millis()).flatten();
                 Ok(false)
             });
@@ -291,6 +348,59 @@ impl Witness {
             _ => None,
         }))
     }
+}
+
+/// Calls `each` for every record until the partition's end, or until it returns false. Returns the offset behind the last
+/// record or marker that was read.
+fn read_from(
+    reader: &BaseConsumer<Monitor>,
+    shutdown: &CancellationToken,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    mut each: impl FnMut(BorrowedMessage<'_>) -> Result<bool, Held>,
+) -> Result<i64, Held> {
+    let mut assignment = TopicPartitionList::new();
+    assignment
+        .add_partition_offset(topic, partition, Offset::Offset(offset))
+        .and_then(|()| reader.assign(&assignment))
+        .map_err(|error| unavailable(&error))?;
+    let mut last_progress = Instant::now();
+    let result = loop {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(record)) => {
+                last_progress = Instant::now();
+                match each(record) {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(held) => break Err(held),
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
+            Some(Err(error)) => tracing::debug!(topic, partition, %error, "reading on"),
+            None if last_progress.elapsed() > STALLED || shutdown.is_cancelled() => {
+                let detail = format!("{topic}-{partition} could not be read to its end");
+                break Err(Held { reason: HeldReason::Kafka, detail });
+            }
+            None => {}
+        }
+    };
+    let position = reader.position().map_err(|error| unavailable(&error))?;
+    reader.unassign().map_err(|error| unavailable(&error))?;
+    result?;
+    // Unknown where nothing was read.
+    let read = position.find_partition(topic, partition).and_then(|found| found.offset().to_raw());
+    Ok(read.unwrap_or(offset).max(offset))
+}
+
+/// The header `v` of a record.
+fn format_of<'r>(record: &'r BorrowedMessage<'_>) -> Option<&'r [u8]> {
+    record.headers()?.iter().find(|found| found.key == header::FORMAT)?.value
+}
+
+fn is_refusal(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{ClusterAuthorizationFailed, GroupAuthorizationFailed};
+    matches!(error.rdkafka_error_code(), Some(ClusterAuthorizationFailed | GroupAuthorizationFailed))
 }
 
 /// A transaction that does not end, and the command that finds it. What ends it is for a person to decide.

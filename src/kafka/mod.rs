@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod monitor;
 pub mod permissions;
 pub mod properties;
+pub mod streak;
 pub mod topic_rules;
 pub mod topics;
 

@@ -274,14 +274,12 @@ pub fn ledger_reader(config: &Config) -> Result<ClientConfig, PropertyError> {
     consumer(config, tuning, &[("enable.partition.eof", "true")])
 }
 
-/// Asks where partitions end, and how far the group is, for readers that do not wait for open transactions.
+/// Asks where partitions end, and how far the group is, and reads the ledger's last records, for readers that do not wait
+/// for open transactions.
 pub fn uncommitted_reader(config: &Config) -> Result<ClientConfig, PropertyError> {
-    let vital = [
-        ("group.id", config.forward.group.as_str()),
-        ("isolation.level", "read_uncommitted"),
-        ("enable.auto.commit", "false"),
-    ];
-    client(&config.kafka, &[], &vital)
+    let mut client = ledger_reader(config)?;
+    client.set("isolation.level", "read_uncommitted");
+    Ok(client)
 }
 
 fn consumer(

@@ -9,6 +9,7 @@ use super::*;
 use crate::config::Role;
 use crate::domain::fingerprint::body_digest;
 use crate::domain::inbox_record::header;
+use crate::telemetry::metrics::ProcessLabels;
 
 const ALL: Limits = Limits { records: usize::MAX, bytes: usize::MAX };
 const SIZE: u64 = 64 << 20;
@@ -226,7 +227,7 @@ fn a_second_owner_a_newer_format_and_an_unusable_directory_are_refused() {
 
 /// A thread, its handle, and room for a few records.
 fn spool(directory: &Path, max_size_bytes: u64) -> (Spool, Arc<Metrics>) {
-    let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
+    let metrics = Arc::new(Metrics::new([], &ProcessLabels::of_role(Role::All)).unwrap());
     let settings = config::Spool { directory: directory.to_owned(), max_size_bytes };
     (Spool::open(&settings, Arc::clone(&metrics)).unwrap(), metrics)
 }
@@ -274,7 +275,7 @@ async fn a_full_spool_finds_out_by_itself_that_there_is_room() {
     health.set(Condition::Full);
     store.try_room().unwrap();
     assert_eq!(numbers(&mut store), [0, 1, 2], "nothing is left of the trial");
-    let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
+    let metrics = Arc::new(Metrics::new([], &ProcessLabels::of_role(Role::All)).unwrap());
     let settings = config::Spool { directory: directory.path().to_owned(), max_size_bytes: SIZE };
     let writer = writer::Writer::new(store, &settings, Arc::clone(&health), metrics);
     let (commands, receiver) = mpsc::channel();

@@ -52,6 +52,8 @@ pub struct Health {
     /// Beats are counted from here, so that one fits an atomic.
     origin: Instant,
     forward_beat_ms: AtomicU64,
+    /// Why only a new process is left to be tried.
+    given_up: ArcSwap<Option<String>>,
     forward_status: ArcSwap<ForwardStatus>,
     kafka_status: ArcSwap<KafkaStatus>,
     reload_status: ArcSwap<ReloadStatus>,
@@ -69,6 +71,7 @@ impl Health {
             forward: Concerns::starting(Half::Forward),
             origin: Instant::now(),
             forward_beat_ms: AtomicU64::new(NO_BEAT),
+            given_up: ArcSwap::default(),
             forward_status: ArcSwap::default(),
             kafka_status: ArcSwap::default(),
             reload_status: ArcSwap::default(),
@@ -115,12 +118,20 @@ impl Health {
         self.forward_beat_ms.store(self.since_origin_ms(now), Ordering::Relaxed);
     }
 
-    /// How long the forward thread has not come round, where that is too long. The tokio side is alive if it asks.
-    pub fn stuck_for(&self, now: Instant) -> Option<Duration> {
+    /// The forward half has replaced all that it can and still does not move, or (`None`) it moves.
+    pub fn give_up(&self, reason: Option<String>) {
+        self.given_up.store(Arc::new(reason));
+    }
+
+    /// Why a new process is wanted. The tokio side is alive if it asks.
+    pub fn stuck(&self, now: Instant) -> Option<String> {
         let beat_ms = self.forward_beat_ms.load(Ordering::Relaxed);
         // Also of no beat at all, which is later than any now.
         let silence = Duration::from_millis(self.since_origin_ms(now).saturating_sub(beat_ms));
-        (silence > FORWARD_SILENCE_LIMIT).then_some(silence)
+        if silence > FORWARD_SILENCE_LIMIT {
+            return Some(format!("the forward thread has not come round for {} s", silence.as_secs()));
+        }
+        Option::clone(&self.given_up.load())
     }
 
     fn since_origin_ms(&self, now: Instant) -> u64 {
@@ -180,7 +191,7 @@ impl Health {
             config_hash: config_hash.clone(),
             started: self.started,
             ready: self.readiness().are_none(),
-            alive: self.stuck_for(now).is_none(),
+            alive: self.stuck(now).is_none(),
             durable: kafka.durable,
             durable_reason: kafka.durable_reason.clone(),
             reload: ReloadStatus::clone(&self.reload_status.load()),
@@ -321,11 +332,20 @@ mod tests {
         let health = Health::apart(Role::Forward);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(health.stuck_for(after(3600)), None, "the start may wait for Kafka");
+        assert_eq!(health.stuck(after(3600)), None, "the start may wait for Kafka");
         health.forward_beat(after(3600));
-        assert_eq!(health.stuck_for(after(3600 + 120)), None);
-        assert!(health.stuck_for(after(3600 + 122)).is_some());
+        assert_eq!(health.stuck(after(3600 + 120)), None);
+        assert!(health.stuck(after(3600 + 122)).is_some());
         health.forward_beat(after(3600 + 122));
-        assert_eq!(health.stuck_for(after(3600 + 123)), None);
+        assert_eq!(health.stuck(after(3600 + 123)), None);
+    }
+
+    #[test]
+    fn a_half_that_gave_up_wants_a_new_process_until_it_moves() {
+        let (health, now) = (Health::apart(Role::Forward), Instant::now());
+        health.give_up(Some("the producer was replaced in vain".to_owned()));
+        assert_eq!(health.stuck(now).as_deref(), Some("the producer was replaced in vain"));
+        health.give_up(None);
+        assert_eq!(health.stuck(now), None);
     }
 }

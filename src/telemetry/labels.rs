@@ -220,6 +220,8 @@ labels! {
         LedgerGone = "ledger_gone",
         /// The ledger holds records that the relay did not write.
         LedgerForeign = "ledger_foreign",
+        /// Another consumer group forwards the partition.
+        OtherGroup = "other_group",
         /// The inbox is not the one that the ledger speaks of.
         InboxRecreated = "inbox_recreated",
         /// A record has a format newer than this version knows.

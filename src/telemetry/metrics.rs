@@ -19,7 +19,7 @@ use super::labels::{
 };
 use super::refusals::{Refusals, Refused};
 use super::status::{ForwardStatus, PartitionState, SpoolStatus};
-use crate::config::Role;
+use crate::config::{Config, Role};
 use crate::domain::delivery::Refusal;
 use crate::domain::event_record::DeadLetterReason;
 use crate::domain::signature::{Match, UrlForm};
@@ -39,9 +39,9 @@ const EVENT_AGE_SECONDS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 
 const REBUILD_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 families! {
-    struct BuildFamilies labelled ["version", "role"] {
+    struct BuildFamilies labelled ["version", "role", "group", "inbox"] {
         build_info: IntGauge [] = "build_info",
-            "Always 1; the labels tell the version and the role of the process.";
+            "Always 1; the labels tell the version and the role of the process, its consumer group, and the inbox's topic.";
     }
 }
 
@@ -236,6 +236,39 @@ pub fn catalogue() -> Vec<Entry> {
     .concat()
 }
 
+/// What tells one process's series from another's.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessLabels<'a> {
+    /// Which halves run.
+    pub role: Role,
+    /// Hash of the settings.
+    pub config_hash: &'a str,
+    /// `forward.transactional_id`
+    pub transactional_id: &'a str,
+    /// `forward.group`
+    pub group: &'a str,
+    /// `inbox.topic`
+    pub inbox: &'a str,
+}
+
+impl<'a> ProcessLabels<'a> {
+    /// Of a process with this configuration.
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            role: config.role,
+            config_hash: &config.hash,
+            transactional_id: &config.forward.transactional_id,
+            group: &config.forward.group,
+            inbox: config.inbox.topic.as_str(),
+        }
+    }
+
+    /// Of one that is not told from others.
+    pub fn of_role(role: Role) -> Self {
+        Self { role, config_hash: "", transactional_id: "", group: "", inbox: "" }
+    }
+}
+
 /// All metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -261,15 +294,14 @@ impl Metrics {
     /// a mistake in the catalogue, such as a name that stands there twice.
     pub fn new<'a>(
         sources: impl IntoIterator<Item = (&'a str, usize)>,
-        role: Role,
-        config_hash: &str,
-        transactional_id: &str,
+        process: &ProcessLabels<'_>,
     ) -> Result<Self, prometheus::Error> {
+        let ProcessLabels { role, config_hash, transactional_id, group, inbox } = *process;
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let version = env!("CARGO_PKG_VERSION");
-        BuildFamilies::register(&registry, &[version, role.as_str()])?.build_info.set(1);
+        BuildFamilies::register(&registry, &[version, role.as_str(), group, inbox])?.build_info.set(1);
         ConfigFamilies::register(&registry, &[config_hash])?.config_hash.set(1);
         let process = ProcessMetrics::register(&registry, &[])?;
         process.reload_successful.set(1);
@@ -452,10 +484,11 @@ impl ForwardMetrics {
             self.held_partitions.of(*reason).set(gauge(held(*reason)));
         }
         self.owned_partitions.set(gauge(status.owned.len()));
+        let owned = status.owned.iter().filter_map(|p| Some((p.partition, p.lag?)));
+        let unowned = status.unowned.iter().map(|(&partition, &lag)| (partition, lag));
         // A lag beyond 2^52 records would lose its last digit.
         #[allow(clippy::cast_precision_loss)]
-        self.lag_records
-            .replace(status.owned.iter().filter_map(|p| p.lag.map(|lag| (p.partition, lag as f64))));
+        self.lag_records.replace(owned.chain(unowned).map(|(partition, lag)| (partition, lag as f64)));
         self.lag.set(status.lag_seconds);
         self.window_ids.set(gauge(status.window_ids));
         let unread =
@@ -476,7 +509,12 @@ mod tests {
     use super::*;
 
     fn metrics() -> Metrics {
-        Metrics::new([("main", 2), ("other", 1)], Role::All, "abc", "relay-0").unwrap()
+        let process = ProcessLabels {
+            config_hash: "abc",
+            transactional_id: "relay-0",
+            ..ProcessLabels::of_role(Role::All)
+        };
+        Metrics::new([("main", 2), ("other", 1)], &process).unwrap()
     }
 
     /// Names without the histogram's suffixes, of all series that are there.

@@ -235,6 +235,10 @@ pub struct ForwardStatus {
     pub fenced: bool,
     /// Partitions of the inbox assigned to this process.
     pub owned: Vec<PartitionStatus>,
+    /// Inbox records that wait in partitions which no member of the group has, by partition; looked at while this process has
+    /// none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unowned: BTreeMap<i32, i64>,
     /// Seconds that the oldest inbox record not forwarded yet has waited.
     pub lag_seconds: f64,
     /// Event ids in all windows.

@@ -1,17 +1,23 @@
 //! What Kafka can answer to a transaction, and librdkafka make of it, ends in a producer that works. On librdkafka's own
 //! embedded broker, which answers what it is told to, when it is told to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clearfeed_relay::forward::transaction::{Failure, TransactionRecord, Transactions};
+use clearfeed_relay::config;
+use clearfeed_relay::domain::ledger_entry::LedgerEntry;
+use clearfeed_relay::forward::failure::Failure;
+use clearfeed_relay::forward::fence::Fence;
+use clearfeed_relay::forward::lookout::Lookout;
+use clearfeed_relay::forward::transaction::{LedgerRecord, TransactionRecord, Transactions};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::mocking::{MockCluster, MockCoordinator};
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::support::{kafka, monitor};
+use crate::support::{SOON, kafka, monitor};
 
 const GROUP_COORDINATOR: i32 = 2;
 
@@ -19,8 +25,17 @@ const GROUP_COORDINATOR: i32 = 2;
 struct World {
     cluster: MockCluster<'static, DefaultProducerContext>,
     client: ClientConfig,
+    consumer: BaseConsumer,
     group: Arc<ConsumerGroupMetadata>,
+    lookout: Arc<Lookout>,
     offsets: TopicPartitionList,
+}
+
+const LEDGER: &str = "clearfeed.ledger";
+
+/// Nothing was decided.
+fn entry() -> LedgerEntry {
+    LedgerEntry { inbox_partitions: 1, from: 7, to: 7, last_ms: 0, newest_ms: 0, ids: Vec::new() }
 }
 
 impl World {
@@ -30,23 +45,46 @@ impl World {
         cluster.coordinator(MockCoordinator::Group("group".to_owned()), GROUP_COORDINATOR).unwrap();
         cluster.create_topic("inbox", 1, 3).unwrap();
         cluster.create_topic("events", 1, 3).unwrap();
+        cluster.create_topic(LEDGER, 1, 3).unwrap();
         let mut client = kafka::client(&cluster.bootstrap_servers());
         let consumer: BaseConsumer = client.clone().set("group.id", "group").create().unwrap();
         let group = Arc::new(consumer.group_metadata().unwrap());
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset("inbox", 0, Offset::Offset(7)).unwrap();
         client.set("transactional.id", "id");
-        Self { cluster, client, group, offsets }
+        let text = format!(
+            "[kafka]\nbootstrap_servers = {:?}\n\
+             [sources.main]\npublic_url = \"https://a.example/e\"\nsigning_secret_files = [\"s\"]",
+            cluster.bootstrap_servers()
+        );
+        let lookout = Arc::new(Lookout::new(&config::from_toml(&text).unwrap(), monitor()).unwrap());
+        Self { cluster, client, consumer, group, lookout, offsets }
     }
 
     fn open(&self) -> Transactions {
-        Transactions::open(&self.client, monitor()).unwrap()
+        Transactions::open(&self.client, monitor(), &self.lookout).unwrap()
     }
 
-    /// A transaction with one record.
+    fn ledger_end(&self) -> i64 {
+        self.consumer.fetch_watermarks(LEDGER, 0, SOON).unwrap().1
+    }
+
+    /// A transaction with one record, by an owner who knows the whole ledger.
     fn transaction(&self, transactions: &Transactions) -> Result<(), Failure> {
-        transactions.begin(&self.offsets, &self.group)?;
-        transactions.send(&TransactionRecord {
+        let end = self.ledger_end();
+        let fences = self.transaction_behind(transactions, Fence::taken_over(end))?;
+        assert_eq!(fences[&0], Fence::committed(end));
+        Ok(())
+    }
+
+    /// The same, by one who expects his ledger record to land there.
+    fn transaction_behind(
+        &self,
+        transactions: &Transactions,
+        fence: Fence,
+    ) -> Result<BTreeMap<i32, Fence>, Failure> {
+        let transaction = transactions.begin(&self.offsets, &self.group)?;
+        transaction.send(&TransactionRecord {
             topic: "events",
             partition: None,
             key: "1",
@@ -54,7 +92,8 @@ impl World {
             value: b"{}",
             inbox_partition: 0,
         })?;
-        transactions.commit(&self.offsets, &self.group)
+        let record = LedgerRecord { entry: entry(), fence, further: None };
+        transaction.append(BTreeMap::from([(0, record)]))?.commit(&self.offsets)
     }
 }
 
@@ -64,14 +103,34 @@ fn offsets_that_a_coordinator_cannot_take_are_given_up() {
     let world = World::new();
     let transactions = world.open();
     world.transaction(&transactions).unwrap();
+    let fence = Fence::taken_over(world.ledger_end());
     world.cluster.broker_down(GROUP_COORDINATOR).unwrap();
     let began = Instant::now();
-    let failure = world.transaction(&transactions).unwrap_err();
+    let failure = world.transaction_behind(&transactions, fence).unwrap_err();
     assert!(matches!(failure, Failure::Replace(_)), "{failure}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     let call = transactions.call();
     drop(transactions);
     assert!(call.strong_count() > 0, "it was no call that does not come back");
+}
+
+/// Whoever wrote to the ledger meanwhile decided about records without us, and we without him.
+#[test]
+fn a_ledger_that_somebody_else_wrote_to_is_contested() {
+    let world = World::new();
+    let transactions = world.open();
+    world.transaction(&transactions).unwrap();
+    let fence = Fence::taken_over(world.ledger_end());
+    let stranger: BaseProducer = world.client.clone().remove("transactional.id").create().unwrap();
+    let value = entry().encode();
+    stranger.send(BaseRecord::<(), _>::to(LEDGER).partition(0).payload(&value)).unwrap();
+    stranger.flush(SOON).unwrap();
+    let failure = world.transaction_behind(&transactions, fence).unwrap_err();
+    let Failure::Contested { partition: 0, detail } = &failure else { panic!("{failure}") };
+    let expected = format!("an unknown writer wrote to {LEDGER}-0 at offset {}", fence.next());
+    assert!(detail.starts_with(&expected), "{detail}");
+    transactions.abort().unwrap();
+    world.transaction(&transactions).unwrap();
 }
 
 #[test]

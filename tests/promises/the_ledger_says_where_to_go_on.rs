@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use clearfeed_relay::config;
 use clearfeed_relay::forward::progress::Progress;
-use clearfeed_relay::forward::takeover::{Job, Takeover};
+use clearfeed_relay::forward::takeover::{Answer, Job, Order, Takeover};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::simulator::{Simulated, load};
@@ -53,18 +53,19 @@ fn a_takeover_tells_how_much_of_the_ledger_it_has_read() {
     let config =
         config::load(&deployment.relay().write(), std::iter::empty(), None, |_, _| Vec::new()).unwrap();
     let takeover = Takeover::new(config, &monitor(), CancellationToken::new()).unwrap();
-    let ((jobs, job_receiver), (done_sender, done)) = (mpsc::channel(), mpsc::channel());
-    let thread = std::thread::spawn(move || takeover.run(&job_receiver, &done_sender));
+    let ((orders, order_receiver), (answer_sender, answers)) = (mpsc::channel(), mpsc::channel());
+    let thread = std::thread::spawn(move || takeover.run(&order_receiver, &answer_sender));
     let progress = Arc::new(Progress::default());
     assert_eq!(progress.told().of, 0);
     let job = Job { partition: 0, progress: Arc::downgrade(&progress), unsettled: Some(1), is_fresh: true };
-    jobs.send(job).unwrap();
-    let taken = done.recv_timeout(SOON).unwrap().result.unwrap_or_else(|held| panic!("{held:?}"));
+    orders.send(Order::TakeOver(job)).unwrap();
+    let Answer::Done(done) = answers.recv_timeout(SOON).unwrap() else { panic!("nothing was to be counted") };
+    let taken = done.result.unwrap_or_else(|held| panic!("{held:?}"));
     assert!(!taken.partition.window.is_empty());
     let ends = deployment.reader().ends(&deployment.ledger());
     // The last offset is the last transaction's marker, which nobody reads.
     assert_eq!((progress.told().read + 1, progress.told().of), (ends[&0] as u64, ends[&0] as u64));
-    drop(jobs);
+    drop(orders);
     thread.join().unwrap();
 }
 

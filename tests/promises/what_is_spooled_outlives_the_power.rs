@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clearfeed_relay::config::{self, Role};
 use clearfeed_relay::spool::{self, Limits, Spool};
-use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::metrics::{Metrics, ProcessLabels};
 use tempfile::TempDir;
 
 use crate::support::disk::{Operation, What};
@@ -77,7 +77,7 @@ fn assert_outlives(deliveries: usize, prepare: impl FnOnce(&Path, &mut Power)) {
     }
     relay.kill9();
 
-    let metrics = Arc::new(Metrics::new([], Role::All, "", "").unwrap());
+    let metrics = Arc::new(Metrics::new([], &ProcessLabels::of_role(Role::All)).unwrap());
     // In memory: a disk would sync for seconds what is read once.
     let folder = TempDir::new_in("/dev/shm").unwrap();
     let (mut known, mut last) = (HashSet::new(), "nothing".to_owned());

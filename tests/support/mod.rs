@@ -33,7 +33,7 @@ use clearfeed_relay::config::Role;
 use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::labels::Half;
-use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::metrics::{Metrics, ProcessLabels};
 
 pub use deployment::Deployment;
 pub use disk::{Disk, Fault};
@@ -114,7 +114,7 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
 /// What a client of the forward half tells, where it is made without a relay around it.
 pub fn monitor() -> Monitor {
     let role = Role::Forward;
-    let metrics = Metrics::new([], role, "", "").unwrap();
+    let metrics = Metrics::new([], &ProcessLabels::of_role(role)).unwrap();
     let health = Health::apart(role);
     Monitor::new(Half::Forward, Arc::new(metrics), Arc::new(health))
 }

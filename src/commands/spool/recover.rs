@@ -18,7 +18,7 @@ use clearfeed_relay::kafka::properties;
 use clearfeed_relay::spool::{self, Readable, Spooled};
 use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::labels::Half;
-use clearfeed_relay::telemetry::metrics::Metrics;
+use clearfeed_relay::telemetry::metrics::{Metrics, ProcessLabels};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// The inbox, as intake writes it.
 fn reach(config: &Config) -> anyhow::Result<Inbox> {
-    let metrics = Arc::new(Metrics::new([], Role::Intake, &config.hash, "")?);
+    let metrics = Arc::new(Metrics::new([], &ProcessLabels::of_role(Role::Intake))?);
     let monitor = Monitor::new(Half::Intake, Arc::clone(&metrics), Arc::new(Health::apart(Role::Intake)));
     let inbox = Inbox::new(config, &monitor, metrics)?;
     let servers = &config.kafka.bootstrap_servers;

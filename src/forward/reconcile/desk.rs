@@ -1,5 +1,6 @@
 //! The loop's side: tells the thread whether partition 0 is ours, and writes what it hands over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::{Duration, Instant};
@@ -11,9 +12,11 @@ use super::report::Report;
 use crate::config::Config;
 use crate::domain::event_record::Outgoing;
 use crate::domain::watermark::{HEADER, Watermarks};
-use crate::forward::batch::{add_offset, send_ledger};
-use crate::forward::partition::Partition;
-use crate::forward::transaction::{Failure, TransactionRecord, Transactions};
+use crate::forward::batch::add_offset;
+use crate::forward::failure::Failure;
+use crate::forward::fence::Fence;
+use crate::forward::slots::Active;
+use crate::forward::transaction::{LedgerRecord, TransactionRecord, Transactions};
 use crate::kafka::properties;
 use crate::telemetry::status::ReconcileStatus;
 
@@ -167,19 +170,19 @@ impl Desk {
 }
 
 impl Update {
-    /// Writes it all in one transaction, with where partition 0 stands.
+    /// Writes it all in one transaction, with where partition 0 stands. Returns where its next ledger record may land.
     pub(in crate::forward) fn write(
         &self,
         transactions: &Transactions,
-        partition: &mut Partition,
+        active: &mut Active,
         config: &Config,
         group: &Arc<ConsumerGroupMetadata>,
-    ) -> Result<(), Failure> {
+    ) -> Result<BTreeMap<i32, Fence>, Failure> {
         let mut offsets = TopicPartitionList::new();
-        add_offset(&mut offsets, config, PARTITION, partition.stand())?;
-        transactions.begin(&offsets, group)?;
+        add_offset(&mut offsets, config, PARTITION, active.partition.stand())?;
+        let transaction = transactions.begin(&offsets, group)?;
         for SnapshotRecord { topic, record, json } in &self.snapshots {
-            transactions.send(&TransactionRecord {
+            transaction.send(&TransactionRecord {
                 topic,
                 partition: None,
                 key: &record.key,
@@ -188,9 +191,9 @@ impl Update {
                 inbox_partition: PARTITION,
             })?;
         }
-        let entry = partition.ledger_entry(config.inbox.partitions.unsigned_abs());
+        let entry = active.partition.ledger_entry(config.inbox.partitions.unsigned_abs());
         let marks = (HEADER.into(), self.marks.encode(properties::max_record_bytes(config) / 2));
-        send_ledger(transactions, config, PARTITION, &entry, Some(marks))?;
-        transactions.commit(&offsets, group)
+        let record = LedgerRecord { entry, fence: active.fence, further: Some(marks) };
+        transaction.append(BTreeMap::from([(PARTITION, record)]))?.commit(&offsets)
     }
 }

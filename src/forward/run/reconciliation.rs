@@ -7,8 +7,8 @@ use std::time::Instant;
 use rdkafka::consumer::ConsumerGroupMetadata;
 
 use super::Loop;
+use crate::forward::failure::Failure;
 use crate::forward::reconcile;
-use crate::forward::transaction::Failure;
 use crate::telemetry::labels::TransactionEnd;
 
 impl Loop {
@@ -30,31 +30,27 @@ impl Loop {
         }
         let Some(update) = desk.due(now) else { return };
         let started = Instant::now();
-        let written = update.write(transactions, &mut active.partition, &self.config, generation);
+        let written = update.write(transactions, active, &self.config, generation);
         let ended = Instant::now();
         let end = match &written {
-            Ok(()) => TransactionEnd::Committed,
+            Ok(_) => TransactionEnd::Committed,
             Err(Failure::Replace(_)) => TransactionEnd::Unknown,
             Err(_) => TransactionEnd::Aborted,
         };
         self.metrics.forward.transaction_duration.of(end).observe((ended - started).as_secs_f64());
         match written {
-            Ok(()) => {
+            Ok(fences) => {
                 desk.committed(update, ended);
                 // What was lost was counted with its own ledger record, or is with this one.
-                for lost in self.slots.committed([reconcile::PARTITION].into_iter(), ended) {
+                for lost in self.slots.committed(&fences, |_| false, ended) {
                     self.metrics.forward.records_lost(lost.partition, lost.from, lost.to);
                 }
             }
             Err(failure) => {
                 tracing::warn!(%failure, "snapshots and watermarks were not written");
                 desk.failed(ended);
-                self.producer.settle(&failure);
-                let mut concerned = BTreeSet::from([reconcile::PARTITION]);
-                if self.producer.transactions().is_none() {
-                    concerned = self.slots.numbers().collect();
-                }
-                self.retake(&concerned, ended);
+                let concerned = BTreeSet::from([reconcile::PARTITION]);
+                self.settle(&failure, concerned.clone(), &concerned, ended);
             }
         }
     }

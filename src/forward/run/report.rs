@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Desk, Loop, REPORT_INTERVAL};
+use super::{COUNT_INTERVAL, Desk, Loop, REPORT_INTERVAL};
+use crate::forward::takeover::Order;
 use crate::telemetry::status::ForwardStatus;
 
 impl Loop {
@@ -14,6 +15,8 @@ impl Loop {
         self.next_report = now + REPORT_INTERVAL;
         self.evict(now);
         self.producer.calm_down(now);
+        self.give_up_or_go_on(now);
+        self.count(now);
         let group = self.inbox.group();
         let owned = self.slots.status(now, |partition| group.end(partition));
         let (ids, bytes) = self.slots.active().fold((0, 0), |(ids, bytes), (_, active)| {
@@ -24,6 +27,7 @@ impl Loop {
             transactional_id: self.config.forward.transactional_id.clone(),
             fenced: self.producer.is_contested(),
             owned,
+            unowned: self.slots.unowned().clone(),
             lag_seconds: self.slots.lag(now).as_secs_f64(),
             window_ids: ids,
             window_bytes: bytes,
@@ -31,5 +35,17 @@ impl Loop {
         };
         self.metrics.forward.set_status(&status);
         self.health.set_forward(status);
+    }
+
+    /// Has counted what waits in partitions that are not forwarded here.
+    fn count(&mut self, now: Instant) {
+        if now < self.next_count {
+            return;
+        }
+        self.next_count = now + COUNT_INTERVAL;
+        if let Some(partitions) = self.slots.uncounted() {
+            // Where the thread is gone the loop ends by itself.
+            _ = self.orders.send(Order::Count(partitions));
+        }
     }
 }
