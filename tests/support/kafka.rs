@@ -40,6 +40,13 @@ impl Kafka {
         Self::started(&["start", &brokers.to_string()]).0
     }
 
+    /// A cluster of this test alone, with settings such as `transactional.id.expiration.ms=10000`.
+    pub fn with(brokers: usize, settings: &[&str]) -> Self {
+        let brokers = brokers.to_string();
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        Self::started(&[&["start", &brokers], &settings.collect::<Vec<_>>()[..]].concat()).0
+    }
+
     /// A broker that is measured: its JVM optimises what runs often, which no test lives to see.
     pub fn optimised() -> Self {
         Self::started(&["start", "--optimised"]).0

@@ -1,11 +1,12 @@
 //! What stands in the ledger and in the inbox already: whether it fits this configuration and this machine's clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use clearfeed_relay::config::Config;
 use clearfeed_relay::domain::inbox_record::header;
 use clearfeed_relay::domain::ledger_entry::LedgerEntry;
+use clearfeed_relay::domain::ledger_writer::{self, Writer};
 use clearfeed_relay::kafka::{REQUEST_TIMEOUT, properties};
 use jiff::{SignedDuration, Timestamp};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -21,25 +22,53 @@ const TAIL: i64 = 100;
 /// The window of ids forgives an hour; where clocks are this far apart, somebody has to look at them.
 const MAX_SKEW: SignedDuration = SignedDuration::from_mins(10);
 
+/// The newest record of each partition.
+type Newest = BTreeMap<i32, OwnedMessage>;
+
 /// The ledger first, then the inbox.
-pub(super) fn check(config: &Config) -> anyhow::Result<[Check; 2]> {
+pub(super) fn check(config: &Config) -> anyhow::Result<[Check; 3]> {
     let reader: BaseConsumer = properties::ledger_reader(config)?.create()?;
     let told = |subject: &str, check: Result<Check, KafkaError>| {
         check.unwrap_or_else(|error| Check::skipped(subject, format!("cannot be read: {error}")))
     };
+    let ledger = newest(&reader, config.ledger.topic.as_str());
+    let inbox = newest(&reader, config.inbox.topic.as_str());
     Ok([
-        told(
-            PARTITIONS,
-            newest(&reader, config.ledger.topic.as_str()).map(|newest| partitions(config, newest.as_ref())),
-        ),
-        told(CLOCKS, newest(&reader, config.inbox.topic.as_str()).map(|newest| clocks(newest.as_ref()))),
+        told(PARTITIONS, ledger.clone().map(|newest| partitions(config, of_all(&newest)))),
+        told(GROUP, ledger.and_then(|newest| group(config, &reader, &newest))),
+        told(CLOCKS, inbox.map(|newest| clocks(of_all(&newest)))),
     ])
 }
 
 const PARTITIONS: &str = "inbox partitions";
+const GROUP: &str = "consumer group";
 const CLOCKS: &str = "clocks";
 /// What is looked at here.
-pub(super) const SUBJECTS: [&str; 2] = [PARTITIONS, CLOCKS];
+pub(super) const SUBJECTS: [&str; 3] = [PARTITIONS, GROUP, CLOCKS];
+
+fn of_all(newest: &Newest) -> Option<&OwnedMessage> {
+    newest.values().max_by_key(|record| appended_ms(record))
+}
+
+/// Two groups would take the inbox from each other.
+fn group(config: &Config, reader: &BaseConsumer, newest: &Newest) -> Result<Check, KafkaError> {
+    let ours = &config.forward.group;
+    let writer = |record| Some(Writer::decode(header_of(record, ledger_writer::HEADER)?)?.group);
+    let others: BTreeSet<String> = newest.values().filter_map(writer).filter(|group| group != ours).collect();
+    for other in &others {
+        let list = reader.fetch_group_list(Some(other), REQUEST_TIMEOUT)?;
+        let members: usize = list.groups().iter().map(|group| group.members().len()).sum();
+        if members > 0 {
+            let detail = format!(
+                "found {other:?} with {members} members forwarding this inbox, wanted {ours:?} alone; repair it by stopping \
+                 one of the two, or, if they are to share the work, with: forward.group = {other:?}"
+            );
+            return Ok(Check::wrong(GROUP, detail));
+        }
+    }
+    let before = others.iter().map(|other| format!("; {other:?}, which forwarded before, has no members"));
+    Ok(Check::ok(GROUP, format!("{ours:?}{}", before.collect::<String>())))
+}
 
 /// With another number than the ledger was written for, keys stand in other partitions than their ids are remembered in.
 fn partitions(config: &Config, newest: Option<&OwnedMessage>) -> Check {
@@ -102,8 +131,8 @@ fn header_of<'a>(record: &'a OwnedMessage, name: &str) -> Option<&'a [u8]> {
     record.headers()?.iter().find(|found| found.key == name)?.value
 }
 
-/// The newest record of a topic, if there is one; without becoming a member of the group.
-fn newest(reader: &BaseConsumer, topic: &str) -> Result<Option<OwnedMessage>, KafkaError> {
+/// The newest record of each partition that has one; without becoming a member of the group.
+fn newest(reader: &BaseConsumer, topic: &str) -> Result<Newest, KafkaError> {
     let metadata = reader.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
     let (mut assignment, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
     for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
@@ -138,5 +167,5 @@ fn newest(reader: &BaseConsumer, topic: &str) -> Result<Option<OwnedMessage>, Ka
             Some(Err(_)) | None => {}
         }
     }
-    Ok(newest.into_values().max_by_key(appended_ms))
+    Ok(newest)
 }
