@@ -9,9 +9,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use super::active::Arrival;
 use super::batch::Batch;
 use super::group::GroupContext;
-use super::slots::{Arrival, Slots};
+use super::slots::Slots;
 use crate::config::Config;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::streak::Blame;

@@ -12,6 +12,7 @@
 //! Whatever goes wrong in step 3, nothing of the batch is taken for done: its partitions are taken over again from the
 //! ledger ([`resume`]), which says what took place.
 
+mod active;
 mod admission;
 mod assignment;
 mod backlog;
@@ -26,6 +27,7 @@ pub mod partition;
 mod producer;
 pub mod progress;
 mod reconcile;
+mod reports;
 pub mod resume;
 mod run;
 mod search;

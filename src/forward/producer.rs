@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-
 use super::failure::Failure;
 use super::lookout::Lookout;
 use super::transaction::Transactions;
@@ -31,8 +29,7 @@ const MANY_LEFT_BEHIND: usize = 3;
 
 /// The transactional producer, replaced whenever it is of no use any more.
 pub(super) struct Producer {
-    client: ClientConfig,
-    id: String,
+    config: Config,
     monitor: Monitor,
     /// Looks at the ledger before a commit, where that is needed.
     lookout: Arc<Lookout>,
@@ -67,8 +64,7 @@ impl Producer {
         health: Arc<Health>,
     ) -> Result<Self, ClientError> {
         Ok(Self {
-            client: properties::transactional_producer(config)?,
-            id: config.forward.transactional_id.clone(),
+            config: config.clone(),
             lookout: Arc::new(Lookout::new(config, monitor.clone())?),
             monitor,
             metrics,
@@ -86,10 +82,10 @@ impl Producer {
         match self.state {
             State::Open(_) => true,
             State::Down(not_before) if not_before > now => false,
-            State::Down(_) => match Transactions::open(&self.client, self.monitor.principal(), &self.lookout)
-            {
+            State::Down(_) => match self.open() {
                 Ok(transactions) => {
-                    tracing::info!(transactional_id = self.id, "transactions are ours");
+                    let transactional_id = &self.config.forward.transactional_id;
+                    tracing::info!(transactional_id, "transactions are ours");
                     self.health.forward().clear(Concern::Starting);
                     self.openings += 1;
                     self.state = State::Open(transactions);
@@ -101,6 +97,13 @@ impl Producer {
                 }
             },
         }
+    }
+
+    /// With files such as passwords read again.
+    fn open(&self) -> Result<Transactions, Failure> {
+        let client = properties::transactional_producer(&self.config);
+        let client = client.map_err(|error| Failure::Replace(error.to_string()))?;
+        Transactions::open(&client, self.monitor.principal(), &self.lookout)
     }
 
     /// The number of its opening, where something that a producer before it wrote may hang.
@@ -124,7 +127,7 @@ impl Producer {
     /// Passes on what the producer has to say: its statistics would pile up. Finds Kafka again, where it was lost.
     pub(super) fn serve(&self) {
         if let State::Open(transactions) = &self.state {
-            transactions.serve(self.client.get("bootstrap.servers").unwrap_or_default());
+            transactions.serve(&self.config.kafka.bootstrap_servers);
         }
     }
 
@@ -167,7 +170,7 @@ impl Producer {
         self.metrics.replica.fenced.inc();
         let pause = self.fences.note(now);
         if self.is_contested() {
-            let id = &self.id;
+            let id = &self.config.forward.transactional_id;
             let detail = format!(
                 "fenced {FENCES_TO_REPORT} times within five minutes: another process has the transactional id {id:?} \
                  (give each replica its own forward.transactional_id), or transactions time out"

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::active::{Active, Lost};
 use super::backlog::Backlog;
 use super::fence::Fence;
-use super::partition::{Held, Partition};
+use super::partition::Held;
 use super::progress::Progress;
 use super::takeover::{Job, Order, Taken};
 use crate::kafka::streak::{Blame, Streak};
@@ -20,8 +21,6 @@ use crate::telemetry::status::{PartitionState, PartitionStatus};
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// The longest pause between two tries: so late a repair is noticed.
 const LAST_RETRY: Duration = Duration::from_secs(15);
-/// A partition without new records gets a ledger record of its own this often, so that silence is rare.
-const LEDGER_SILENCE: Duration = Duration::from_secs(3600);
 
 /// All owned partitions by number.
 #[derive(Default)]
@@ -55,40 +54,6 @@ enum State {
     /// partition went away.
     TakingOver(Arc<Progress>),
     Active(Box<Active>),
-}
-
-/// A partition that is forwarded.
-pub(super) struct Active {
-    pub(super) partition: Partition,
-    /// Where its next ledger record may land.
-    pub(super) fence: Fence,
-    /// The offset that the consumer gives next.
-    fetched: i64,
-    /// A gap that was met once: it is believed when it is met again.
-    gap: Option<i64>,
-    /// `None`: a record is due at once.
-    ledger_written: Option<Instant>,
-    /// Inbox records that retention took unread: counted when the ledger has it.
-    lost: Option<Lost>,
-}
-
-/// Inbox records from `from` up to, not including, `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lost {
-    pub(super) partition: i32,
-    pub(super) from: i64,
-    pub(super) to: i64,
-}
-
-/// What to do with a consumed record.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// It is the next one.
-    Take,
-    /// It belongs to the time before a pause or a seek.
-    Drop,
-    /// Records before it are missing: ask again for this offset.
-    SeekTo(i64),
 }
 
 impl Slots {
@@ -145,14 +110,7 @@ impl Slots {
         slot.next = Some(next);
         slot.backlog = None;
         slot.begins();
-        slot.state = State::Active(Box::new(Active {
-            partition: taken.partition,
-            fence: taken.fence,
-            fetched: next,
-            gap: None,
-            ledger_written: now.checked_sub(taken.ledger_age).filter(|_| taken.lost == 0),
-            lost: (taken.lost > 0).then_some(Lost { partition: number, from: next - taken.lost, to: next }),
-        }));
+        slot.state = State::Active(Box::new(Active::new(number, taken, now)));
     }
 
     /// A partition has to wait: for a person, or for Kafka.
@@ -304,10 +262,8 @@ impl Slots {
                 slot.release(number);
             }
             if let State::Active(active) = &mut slot.state {
-                active.fence = fence;
-                active.ledger_written = Some(now);
                 slot.next = Some(active.partition.next());
-                lost.extend(active.lost.take());
+                lost.extend(active.committed(fence, now));
             }
         }
         lost
@@ -391,35 +347,6 @@ impl Slot {
             self.since = Timestamp::now();
             tracing::info!(partition = number, next = self.next, "partition is forwarded again");
         }
-    }
-}
-
-impl Active {
-    /// Whether a consumed record is the one to go on with.
-    pub(super) fn arrival(&mut self, offset: i64) -> Arrival {
-        if offset < self.fetched {
-            return Arrival::Drop;
-        }
-        // Offsets that no record has are rare in the inbox (a transaction's marker, put there by another hand): to
-        // be sure that nothing was skipped, the missing offset is asked for once more.
-        if offset > self.fetched && self.gap != Some(offset) {
-            self.gap = Some(offset);
-            return Arrival::SeekTo(self.fetched);
-        }
-        self.gap = None;
-        self.fetched = offset + 1;
-        Arrival::Take
-    }
-
-    /// Consumed records that were not decided about come again.
-    pub(super) fn put_back(&mut self) -> i64 {
-        self.fetched = self.partition.next();
-        self.fetched
-    }
-
-    /// Whether a ledger record is due although nothing came.
-    pub(super) fn is_silent(&self, now: Instant) -> bool {
-        self.ledger_written.is_none_or(|written| now.duration_since(written) > LEDGER_SILENCE)
     }
 }
 

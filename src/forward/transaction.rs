@@ -3,20 +3,19 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::statistics::Statistics;
-use rdkafka::{ClientConfig, Message, TopicPartitionList};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, TopicPartitionList};
 
-use super::failure::{Cause, Failure};
+use super::failure::Failure;
 use super::fence::Fence;
 use super::lookout::{Landed, Lookout};
+use super::reports::{Reports, refusal};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::{self, LedgerEntry};
 use crate::domain::ledger_writer;
@@ -39,53 +38,6 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 const ABORT_SLICE: Duration = Duration::from_millis(100);
 /// `poll` goes on until its time-out: long enough for all reports that are there.
 const SERVE_ALL: Duration = Duration::from_millis(5);
-
-/// What the producer tells on its way.
-struct Reports {
-    monitor: Monitor,
-    /// The ledger's topic.
-    ledger: String,
-    /// Refused records by the inbox partition that they came from.
-    refused: Mutex<Vec<(i32, KafkaError)>>,
-    /// At which offset the transaction's ledger record landed, by partition.
-    landed: Mutex<BTreeMap<i32, i64>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.monitor.log(level, facility, message);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.monitor.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.monitor.error(error, reason);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, inbox_partition: usize) {
-        match result {
-            Ok(record) if record.topic() == self.ledger => {
-                lock(&self.landed).insert(record.partition(), record.offset());
-            }
-            Ok(_) => {}
-            Err((error, record)) => {
-                tracing::debug!(topic = record.topic(), %error, "record refused");
-                let inbox_partition = i32::try_from(inbox_partition).unwrap_or(-1);
-                lock(&self.refused).push((inbox_partition, error.clone()));
-            }
-        }
-    }
-}
 
 /// A record on its way into the transaction.
 pub struct TransactionRecord<'a> {
@@ -125,8 +77,7 @@ pub struct Transactions {
 impl Transactions {
     /// Takes the transactional id: whoever had it is fenced, and its open transaction is settled.
     pub fn open(client: &ClientConfig, monitor: Monitor, lookout: &Arc<Lookout>) -> Result<Self, Failure> {
-        let ledger = lookout.topic().to_owned();
-        let reports = Reports { monitor, ledger, refused: Mutex::default(), landed: Mutex::default() };
+        let reports = Reports::new(monitor, lookout.topic());
         let producer = BaseProducer::from_config_and_context(client, reports)
             .map_err(|error| Failure::Replace(error.to_string()))?;
         producer.init_transactions(REQUEST_TIMEOUT).map_err(|error| Failure::of(&error))?;
@@ -237,7 +188,7 @@ impl Transactions {
     }
 
     fn take_refused(&self) -> Vec<(i32, KafkaError)> {
-        std::mem::take(&mut *lock(&self.producer.context().refused))
+        self.producer.context().take_refused()
     }
 
     /// Waits until every record is acknowledged.
@@ -267,7 +218,7 @@ impl Transactions {
     /// again, where it was lost.
     pub fn serve(&self, servers: &str) {
         self.producer.poll(Duration::ZERO);
-        bootstrap::restore_if_lost(self.producer.client(), &self.producer.context().monitor, servers);
+        bootstrap::restore_if_lost(self.producer.client(), self.producer.context().monitor(), servers);
     }
 
     /// Aborts the open transaction. An error means that the producer has to be replaced.
@@ -300,7 +251,7 @@ impl<'t> Transaction<'t> {
     /// one would land where the first has shut the fence.
     pub fn append(self, ledger: BTreeMap<i32, LedgerRecord>) -> Result<Appended<'t>, Failure> {
         let Self { transactions, group } = self;
-        lock(&transactions.producer.context().landed).clear();
+        transactions.producer.context().take_landed();
         let mut fences = BTreeMap::new();
         for (partition, LedgerRecord { entry, fence, further }) in ledger {
             let format = (header::FORMAT.into(), ledger_entry::FORMAT.as_bytes().to_vec());
@@ -343,7 +294,7 @@ impl Appended<'_> {
     }
 
     fn compare(&self, deadline: Instant) -> Result<BTreeMap<i32, Fence>, Failure> {
-        let landed = std::mem::take(&mut *lock(&self.transactions.producer.context().landed));
+        let landed = self.transactions.producer.context().take_landed();
         let after = |(&partition, (fence, value)): (&i32, &(Fence, Vec<u8>))| {
             // librdkafka tells a negative offset where it does not know.
             let landed = landed.get(&partition).copied().unwrap_or(-1);
@@ -371,28 +322,4 @@ fn retried(deadline: Instant, mut call: impl FnMut() -> Result<(), KafkaError>) 
             Err(error) => return Err(Failure::of(&error)),
         }
     }
-}
-
-/// One failure for all refused records: what only the record makes impossible last, for a broker that is away
-/// refuses everything. None where all were refused only because the transaction had failed.
-fn refusal(refused: &[(i32, KafkaError)]) -> Option<Failure> {
-    use RDKafkaErrorCode::{MessageSizeTooLarge, PurgeInflight, PurgeQueue, State};
-    let code = |error: &KafkaError| error.rdkafka_error_code();
-    let find =
-        |is_it: &dyn Fn(&KafkaError) -> bool| refused.iter().map(|(_, error)| error).find(|e| is_it(e));
-    let of_the_producer = |error: &KafkaError| {
-        code(error).is_some_and(|code| matches!(Cause::of(code), Cause::Producer | Cause::Rival))
-    };
-    if let Some(error) = find(&of_the_producer) {
-        return Some(Failure::of(error));
-    }
-    let explains = |error: &KafkaError| {
-        !matches!(code(error), Some(PurgeQueue | PurgeInflight | State | MessageSizeTooLarge))
-    };
-    let Some(cause) = find(&explains) else {
-        return find(&|error| code(error) == Some(MessageSizeTooLarge)).map(|_| Failure::TooLarge);
-    };
-    let same = refused.iter().filter(|(_, error)| code(error) == code(cause));
-    let partitions = same.map(|(partition, _)| *partition).collect();
-    Some(Failure::Environment { detail: cause.to_string(), partitions })
 }

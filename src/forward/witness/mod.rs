@@ -1,28 +1,30 @@
 //! What there is to know about a partition before it is taken over, as Kafka tells it.
 
-use std::collections::BTreeSet;
+mod backlog;
+mod others;
+mod reading;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::assignment;
-use super::backlog::Backlog;
+pub(super) use others::LastRecord;
+use reading::{format_of, read_from};
+
 use super::lookout::writer;
 use super::memory::Memory;
 use super::partition::Held;
 use super::progress::Progress;
-use super::resume::{self, Committed, Evidence};
-use super::settlement::{self, Settlement};
+use super::resume::{Committed, Evidence};
+use super::settlement::Settlement;
 use crate::config::{Config, StartAt};
-use crate::domain::inbox_record::header;
-use crate::domain::ledger_entry::{LedgerEntry, LedgerError};
-use crate::domain::ledger_writer::Writer;
+use crate::domain::ledger_entry::LedgerError;
 use crate::domain::watermark;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
@@ -33,20 +35,6 @@ pub(super) const OFFSET_METADATA: &str = "clearfeed-relay";
 
 /// How often the log tells how far a long read of the ledger is.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
-
-/// A read of the ledger without any progress for this long is given up, and begun again.
-const STALLED: Duration = Duration::from_secs(10);
-
-/// The last record stands among so many last offsets: the others are markers of transactions.
-const TAIL: i64 = 100;
-
-/// The last record of a ledger partition, committed or not.
-pub(super) struct LastRecord {
-    /// Who wrote it, where it says so.
-    pub(super) writer: Option<Writer>,
-    /// The inbox offset to go on at.
-    to: i64,
-}
 
 /// Reads the ledger, and asks about the group and the inbox.
 ///
@@ -107,46 +95,6 @@ impl Witness {
         Ok((evidence, memory))
     }
 
-    /// What waits in a partition that cannot go on, where Kafka tells.
-    pub(super) fn backlog(&self, partition: i32, reason: HeldReason) -> Option<Backlog> {
-        let topic = self.config.inbox.topic.as_str();
-        let committed = self.committed(&self.uncommitted, partition).ok()?;
-        let (start, end) = self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).ok()?;
-        let next = resume::waiting_from(reason, committed, start, end);
-        let mut oldest_ms = None;
-        if next < end {
-            let read = read_from(&self.reader, &self.shutdown, topic, partition, next, |record| {
-                oldest_ms = record.timestamp().to_millis();
-                Ok(false)
-            });
-            read.ok()?;
-        }
-        Some(Backlog { records: end - next, oldest_ms })
-    }
-
-    /// What waits in partitions that are not forwarded by us, at most: with a few requests for all of them.
-    pub(super) fn count(&self, partitions: &[i32]) -> Result<Vec<(i32, Backlog)>, String> {
-        let topic = self.config.inbox.topic.as_str();
-        let mut wanted = TopicPartitionList::new();
-        for &partition in partitions {
-            wanted.add_partition(topic, partition);
-        }
-        let of = |list: &TopicPartitionList, partition| {
-            let offset = list.find_partition(topic, partition).map(|found| found.offset());
-            offset.and_then(|offset| offset.to_raw()).filter(|offset| *offset >= 0)
-        };
-        let starts = settlement::offsets(&self.uncommitted, wanted.clone(), Offset::Beginning)?;
-        let ends = settlement::offsets(&self.uncommitted, wanted.clone(), Offset::End)?;
-        let committed = self.uncommitted.committed_offsets(wanted, REQUEST_TIMEOUT);
-        let committed = committed.map_err(|error| error.to_string())?;
-        let backlog = |&partition: &i32| {
-            let (start, end) = (of(&starts, partition)?, of(&ends, partition)?);
-            let next = of(&committed, partition).unwrap_or(start).max(start);
-            Some((partition, Backlog { records: (end - next).max(0), oldest_ms: None }))
-        };
-        Ok(partitions.iter().filter_map(backlog).collect())
-    }
-
     /// The group's offset. The `reader` waits for a predecessor's open transaction on it; `uncommitted` is told the one before.
     fn committed(&self, reader: &BaseConsumer<Monitor>, partition: i32) -> Result<Committed, KafkaError> {
         let mut wanted = TopicPartitionList::new();
@@ -194,58 +142,6 @@ impl Witness {
 
     fn open(&self, reason: HeldReason, topic: &str, partition: i32) -> Held {
         Held { reason, detail: stays_open(&self.config.kafka.bootstrap_servers, reason, topic, partition) }
-    }
-
-    /// The last record of a ledger partition, whether its transaction is committed or not.
-    pub(super) fn last_record(&self, partition: i32) -> Result<Option<LastRecord>, Held> {
-        let topic = self.config.ledger.topic.as_str();
-        let (start, end) = self
-            .uncommitted
-            .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
-            .map_err(|error| unavailable(&error))?;
-        let mut last = None;
-        if start < end {
-            let from = start.max(end - TAIL);
-            read_from(&self.uncommitted, &self.shutdown, topic, partition, from, |record| {
-                let entry = LedgerEntry::decode(format_of(&record), record.payload().unwrap_or_default());
-                last = entry
-                    .ok()
-                    .map(|entry| LastRecord { writer: writer(&record), to: entry.to })
-                    .or(last.take());
-                Ok(record.offset() + 1 < end)
-            })?;
-        }
-        Ok(last)
-    }
-
-    /// What waits behind the last record of the ledger.
-    pub(super) fn backlog_behind(&self, partition: i32, last: &LastRecord) -> Option<Backlog> {
-        let topic = self.config.inbox.topic.as_str();
-        let (_, end) = self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).ok()?;
-        Some(Backlog { records: (end - last.to).max(0), oldest_ms: None })
-    }
-
-    /// Whether a consumer group has members. One that may not be asked for has none: what it writes to the ledger is found
-    /// before each commit all the same.
-    pub(super) fn has_members(&self, group: &str) -> Result<bool, Held> {
-        match self.uncommitted.fetch_group_list(Some(group), REQUEST_TIMEOUT) {
-            Ok(list) => Ok(list.groups().iter().any(|found| !found.members().is_empty())),
-            Err(error) if is_refusal(&error) => Ok(false),
-            Err(error) => Err(unavailable(&error)),
-        }
-    }
-
-    /// Partitions of the inbox that no member of our group has.
-    pub(super) fn unowned(&self) -> Result<Vec<i32>, Held> {
-        let list = self.uncommitted.fetch_group_list(Some(&self.config.forward.group), REQUEST_TIMEOUT);
-        let list = list.map_err(|error| unavailable(&error))?;
-        let members = list.groups().iter().flat_map(|group| group.members());
-        let topic = self.config.inbox.topic.as_str();
-        let owned: BTreeSet<i32> = members
-            .filter_map(|member| assignment::partitions_of(topic, member.assignment()?))
-            .flatten()
-            .collect();
-        Ok((0..self.config.inbox.partitions).filter(|partition| !owned.contains(partition)).collect())
     }
 
     /// Reads the ledger partition from its log start to its end.
@@ -348,59 +244,6 @@ impl Witness {
             _ => None,
         }))
     }
-}
-
-/// Calls `each` for every record until the partition's end, or until it returns false. Returns the offset behind the last
-/// record or marker that was read.
-fn read_from(
-    reader: &BaseConsumer<Monitor>,
-    shutdown: &CancellationToken,
-    topic: &str,
-    partition: i32,
-    offset: i64,
-    mut each: impl FnMut(BorrowedMessage<'_>) -> Result<bool, Held>,
-) -> Result<i64, Held> {
-    let mut assignment = TopicPartitionList::new();
-    assignment
-        .add_partition_offset(topic, partition, Offset::Offset(offset))
-        .and_then(|()| reader.assign(&assignment))
-        .map_err(|error| unavailable(&error))?;
-    let mut last_progress = Instant::now();
-    let result = loop {
-        match reader.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                last_progress = Instant::now();
-                match each(record) {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(()),
-                    Err(held) => break Err(held),
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
-            Some(Err(error)) => tracing::debug!(topic, partition, %error, "reading on"),
-            None if last_progress.elapsed() > STALLED || shutdown.is_cancelled() => {
-                let detail = format!("{topic}-{partition} could not be read to its end");
-                break Err(Held { reason: HeldReason::Kafka, detail });
-            }
-            None => {}
-        }
-    };
-    let position = reader.position().map_err(|error| unavailable(&error))?;
-    reader.unassign().map_err(|error| unavailable(&error))?;
-    result?;
-    // Unknown where nothing was read.
-    let read = position.find_partition(topic, partition).and_then(|found| found.offset().to_raw());
-    Ok(read.unwrap_or(offset).max(offset))
-}
-
-/// The header `v` of a record.
-fn format_of<'r>(record: &'r BorrowedMessage<'_>) -> Option<&'r [u8]> {
-    record.headers()?.iter().find(|found| found.key == header::FORMAT)?.value
-}
-
-fn is_refusal(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{ClusterAuthorizationFailed, GroupAuthorizationFailed};
-    matches!(error.rdkafka_error_code(), Some(ClusterAuthorizationFailed | GroupAuthorizationFailed))
 }
 
 /// A transaction that does not end, and the command that finds it. What ends it is for a person to decide.
