@@ -62,7 +62,7 @@ fn troubles(status: &Status) -> Vec<String> {
         }
     }
     troubles.extend(status.intake.iter().flat_map(deliveries));
-    troubles.extend(status.kafka.problems.iter().map(|problem| format!("topic: {problem}")));
+    troubles.extend(status.kafka.problems.iter().map(|problem| format!("kafka: {problem}")));
     troubles.extend(status.reload.problems.iter().map(|problem| format!("not read again: {problem}")));
     if status.durable == Durable::No {
         let reason = status.durable_reason.as_deref().unwrap_or("fewer than two replicas in sync");

@@ -11,6 +11,8 @@ use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::kafka::properties;
 use clearfeed_relay::kafka::topic_rules;
 use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
+use clearfeed_relay::kafka::version::{self, Verdict};
+use clearfeed_relay::telemetry::health::Health;
 use clearfeed_relay::telemetry::labels::{Concern, Half};
 use clearfeed_relay::telemetry::logs;
 use clearfeed_relay::telemetry::status::Durable;
@@ -145,6 +147,9 @@ async fn start(relay: &mut Relay) -> anyhow::Result<()> {
         concerns.clear(Concern::Topics);
         concerns.clear(Concern::KafkaUnreachable);
     }
+    if relay.config.role.has_forward() {
+        tokio::spawn(look_at_version(topics, Arc::clone(&relay.health)));
+    }
     relay.open().await
 }
 
@@ -173,6 +178,19 @@ fn note(relay: &Relay, durability: &Durability) {
         kafka.durable = durable;
         kafka.durable_reason.clone_from(&reason);
     });
+}
+
+/// Reports brokers whose version can break the promise. It runs beside the work, so that a slow broker delays nothing.
+async fn look_at_version(topics: Arc<Topics>, health: Arc<Health>) {
+    let runtime = Handle::current();
+    let verdict = blocking(move || runtime.block_on(version::look(&topics))).await;
+    match verdict {
+        Ok(Ok(Verdict::Faulty(found))) => {
+            tracing::warn!(found, "the version of a broker can break the promise");
+            health.update_kafka(|kafka| kafka.problems.push(found.clone()));
+        }
+        verdict => tracing::debug!(?verdict, "the versions of the brokers"),
+    }
 }
 
 /// The signals that end the relay.

@@ -1,7 +1,7 @@
 //! After a producer was opened: nothing that its predecessor wrote may hang.
 //!
 //! Opened is to say that the coordinator has ended the last transaction of our transactional id, and has put its marker into
-//! each of its partitions. Kafka 4.3.0 and 4.3.1 leave the marker out where a partition has no leader at that moment
+//! each of its partitions. Kafka 4.3.0, 4.3.1 and 4.4.0 leave the marker out where a partition has no leader at that moment
 //! (KAFKA-20734). What was aborted hangs there, and the next commit of the same producer in that partition would make it
 //! visible: an event twice. So before anything is sent, each partition that events can go to is looked at: whatever
 //! transactions are open there must end, up to where it ends now.

@@ -9,6 +9,7 @@ pub mod properties;
 pub mod streak;
 pub mod topic_rules;
 pub mod topics;
+pub mod version;
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};

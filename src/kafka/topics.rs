@@ -9,7 +9,7 @@ use rdkafka::admin::{
 use rdkafka::client::Client;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataBroker};
 
 use super::monitor::Monitor;
 use super::topic_rules::{Rule, Wanted};
@@ -139,11 +139,25 @@ impl Topics {
         if let Ok(copies) = usize::try_from(self.replication_factor) {
             return Some(copies);
         }
-        let metadata = self.metadata().ok()?;
-        let broker = ResourceSpecifier::Broker(metadata.brokers().first()?.id());
-        let answers = self.admin.describe_configs([&broker], &options()).await.ok()?;
-        let config = answers.into_iter().next()?.ok()?;
+        let broker = *self.brokers().ok()?.first()?;
+        let config = self.describe_broker(broker).await.ok()?;
         config.get("default.replication.factor")?.value.as_ref()?.parse().ok()
+    }
+
+    /// Ids of the brokers that the cluster has now.
+    pub(super) fn brokers(&self) -> Result<Vec<i32>, KafkaError> {
+        Ok(self.metadata()?.brokers().iter().map(MetadataBroker::id).collect())
+    }
+
+    /// Names of all settings that a broker's software knows; none where this client may not see them.
+    pub(super) async fn settings_of_broker(&self, id: i32) -> Result<Vec<String>, KafkaError> {
+        let config = self.describe_broker(id).await?;
+        Ok(config.entries.into_iter().map(|entry| entry.name).collect())
+    }
+
+    async fn describe_broker(&self, id: i32) -> Result<ConfigResource, KafkaError> {
+        let answers = self.admin.describe_configs([&ResourceSpecifier::Broker(id)], &options()).await?;
+        answers.into_iter().next().ok_or(KafkaError::Canceled)?.map_err(KafkaError::AdminOp)
     }
 
     async fn create(&self, topic: &Wanted, copies: Option<usize>) -> Result<(), TopicsError> {

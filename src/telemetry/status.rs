@@ -210,7 +210,8 @@ pub struct KafkaStatus {
     /// Stands there too.
     #[serde(skip)]
     pub durable_reason: Option<String>,
-    /// Topics that are missing or have settings under which the promise does not hold; what to do.
+    /// Topics that are missing or have settings under which the promise does not hold, and brokers whose version can break
+    /// it; what to do.
     pub problems: Vec<String>,
     /// What its clients last said of each kind of error, under the metric's word for it.
     pub errors: BTreeMap<&'static str, KafkaError>,

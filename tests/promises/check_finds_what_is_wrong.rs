@@ -3,21 +3,34 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use clearfeed_relay::kafka::version;
 use serde_json::Value;
 
 use crate::support::deployment::{PARTITIONS, SECRET};
 use crate::support::relay::run_to_end;
 use crate::support::simulator::{Settings, load};
-use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, Simulation, wait_for};
+use crate::support::{AFTER_TIMEOUTS, Deployment, Kafka, Relay, SOON, Simulation, wait_for};
+
+/// Exit code, and all lines.
+fn lines(config: &Path, more: &[&str]) -> (i32, Vec<Value>) {
+    let arguments = [&["check", "--config", config.to_str().unwrap(), "--json"], more].concat();
+    let (code, stdout, stderr) = run_to_end(&arguments);
+    (code.unwrap(), serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}")))
+}
 
 /// Exit code, and each subject that is wrong with its detail.
 pub(super) fn check(config: &Path, more: &[&str]) -> (i32, Vec<(String, String)>) {
-    let arguments = [&["check", "--config", config.to_str().unwrap(), "--json"], more].concat();
-    let (code, stdout, stderr) = run_to_end(&arguments);
-    let checks: Vec<Value> = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
+    let (code, checks) = lines(config, more);
     let text = |check: &Value, key| check[key].as_str().unwrap().to_owned();
     let wrong = checks.iter().filter(|check| check["outcome"] == "wrong");
-    (code.unwrap(), wrong.map(|check| (text(check, "subject"), text(check, "detail"))).collect())
+    (code, wrong.map(|check| (text(check, "subject"), text(check, "detail"))).collect())
+}
+
+/// What is said of the brokers' version, if anything.
+fn version_of(config: &Path) -> Option<(String, String)> {
+    let (_, checks) = lines(config, &[]);
+    let line = checks.iter().find(|check| check["subject"] == "kafka version")?;
+    Some((line["outcome"].as_str()?.to_owned(), line["detail"].as_str()?.to_owned()))
 }
 
 #[track_caller]
@@ -38,6 +51,10 @@ fn three_brokers_and_private_files_are_all_right() {
     let relay = deployment.relay().up();
     let before = deployment.reader().ends(&deployment.inbox());
     assert_eq!(check(relay.config(), &[]), (0, Vec::new()));
+    assert_eq!(
+        version_of(relay.config()),
+        Some(("ok".to_owned(), "each broker is older than 4.3".to_owned()))
+    );
     let ends = |topic: &str| deployment.reader().ends(topic);
     assert_eq!(ends(&deployment.inbox()), before, "nothing was written");
     assert!(ends(&deployment.events()).values().all(|end| *end == 0), "nothing was written");
@@ -111,6 +128,27 @@ fn what_is_wrong_is_told_with_its_repair() {
     assert_wrong(&found, 69, "kafka", kafka.servers());
 }
 
+/// KAFKA-20734: that the version breaks the promise is tried nowhere here, only that it is named.
+#[test]
+fn a_version_that_can_break_the_promise_is_told_by_check_and_at_the_start() {
+    let kafka = Kafka::of_version("4.4.0");
+    let deployment = Deployment::new("check-version", &kafka);
+    let relay = deployment.relay().up();
+    let detail = format!("broker 1 is 4.4 or later; Kafka {} leave out the marker", version::FAULTY);
+    assert_wrong(&check(relay.config(), &[]), 1, "kafka version", &detail);
+    let told = wait_for("the start tells it", SOON, || {
+        let status = relay.status()?;
+        let is_it = |told: &Value| told.as_str().is_some_and(|told| told.starts_with(&detail));
+        status["kafka"]["problems"].as_array()?.iter().any(is_it).then_some(status)
+    });
+    let line = |line: &&Value| line["message"] == "the version of a broker can break the promise";
+    assert_eq!(told["logged"].as_array().unwrap().iter().filter(line).count(), 1, "{told:#}");
+    assert!(relay.is_ready(), "it works, as long as every partition has a leader");
+
+    let intake = deployment.replica("intake").set("role", r#""intake""#).write();
+    assert_eq!(version_of(&intake), None, "an intake has no transactions");
+}
+
 #[test]
 fn the_directory_of_the_spool_is_looked_at_and_nothing_is_left_in_it() {
     let deployment = Deployment::at("check-spool", "127.0.0.1:9");
@@ -148,6 +186,12 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
         found.into_iter().filter(|(subject, _)| *subject != durability).collect::<Vec<_>>()
     };
     assert_eq!(wrong(&relay), Vec::new(), "all that deploy/kafka/acls gives is enough");
+    let (outcome, reason) = version_of(relay.config()).unwrap();
+    assert!(outcome == "skipped" && reason.contains("DescribeConfigs on the cluster"), "{outcome}: {reason}");
+    let right = "--allow-principal User:relay --operation DescribeConfigs --cluster";
+    kafka.acls(&format!("--add {right}"));
+    assert_eq!(version_of(relay.config()).unwrap().0, "ok");
+    kafka.acls(&format!("--remove --force {right}"));
 
     let rights = [
         ("Read", format!("--topic {}", deployment.inbox()), "literal"),

@@ -21,6 +21,8 @@ pub struct Kafka {
     servers: String,
     /// Ours to break, and to stop in the end.
     own: Option<String>,
+    /// Where it is not the tests' own.
+    version: Option<&'static str>,
 }
 
 impl Kafka {
@@ -30,9 +32,9 @@ impl Kafka {
         static SERVERS: LazyLock<String> = LazyLock::new(|| {
             #[expect(clippy::disallowed_methods, reason = "not the relay's environment but the tests'")]
             let given = std::env::var("CLEARFEED_RELAY_TEST_KAFKA");
-            given.unwrap_or_else(|_| script(&["start", "1", "--name", "cargo-test"]))
+            given.unwrap_or_else(|_| script(None, &["start", "1", "--name", "cargo-test"]))
         });
-        Self { servers: SERVERS.clone(), own: None }
+        Self { servers: SERVERS.clone(), own: None, version: None }
     }
 
     /// A cluster of this test alone, of 1 or 3 brokers, stopped in the end.
@@ -45,6 +47,11 @@ impl Kafka {
         let brokers = brokers.to_string();
         let settings = settings.iter().flat_map(|setting| ["--set", setting]);
         Self::started(&[&["start", &brokers], &settings.collect::<Vec<_>>()[..]].concat()).0
+    }
+
+    /// A broker of this test alone, of another version; `script/kafka` fetches it.
+    pub fn of_version(version: &'static str) -> Self {
+        Self::started_as(Some(version), &["start", "1"]).0
     }
 
     /// A broker that is measured: its JVM optimises what runs often, which no test lives to see.
@@ -73,10 +80,14 @@ impl Kafka {
 
     /// A cluster, and what else `script/kafka` told.
     fn started(arguments: &[&str]) -> (Self, String) {
+        Self::started_as(None, arguments)
+    }
+
+    fn started_as(version: Option<&'static str>, arguments: &[&str]) -> (Self, String) {
         let name = unique("own");
-        let told = script(&[arguments, &["--name", &name]].concat());
+        let told = script(version, &[arguments, &["--name", &name]].concat());
         let (servers, rest) = told.split_once('\n').unwrap_or((&told, ""));
-        (Self { servers: servers.to_owned(), own: Some(name) }, rest.to_owned())
+        (Self { servers: servers.to_owned(), own: Some(name), version }, rest.to_owned())
     }
 
     /// The bootstrap servers.
@@ -128,7 +139,7 @@ impl Kafka {
 
     fn change(&self, command: &str, arguments: &[&str]) {
         let name = self.own.as_ref().expect("a cluster of this test alone");
-        script(&[&[command, "--name", name], arguments].concat());
+        script(self.version, &[&[command, "--name", name], arguments].concat());
     }
 
     /// A client's settings.
@@ -284,7 +295,7 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         let Some(name) = &self.own else { return };
         // Not `script`, which panics: a panic while another one unwinds would hide it.
-        let stopped = command(&["stop", "--name", name]).status();
+        let stopped = command(self.version, &["stop", "--name", name]).status();
         if !stopped.is_ok_and(|status| status.success()) {
             eprintln!("script/kafka stop --name {name} failed");
         }
@@ -292,15 +303,16 @@ impl Drop for Kafka {
 }
 
 /// Runs `script/kafka`; returns what it printed.
-fn script(arguments: &[&str]) -> String {
-    let output = command(arguments).stderr(Stdio::piped()).output().unwrap();
+fn script(version: Option<&str>, arguments: &[&str]) -> String {
+    let output = command(version, arguments).stderr(Stdio::piped()).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "script/kafka {}: {errors}", arguments.join(" "));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn command(arguments: &[&str]) -> Command {
+fn command(version: Option<&str>, arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("script/kafka"));
     command.args(arguments).stdin(Stdio::null());
+    command.envs(version.map(|version| ("CLEARFEED_RELAY_KAFKA_VERSION", version)));
     command
 }

@@ -7,6 +7,7 @@ use clearfeed_relay::kafka::monitor::Monitor;
 use clearfeed_relay::kafka::permissions::{self, Allowed, Operation};
 use clearfeed_relay::kafka::topic_rules;
 use clearfeed_relay::kafka::topics::{Durability, Topics, TopicsError};
+use clearfeed_relay::kafka::version::{self, Verdict};
 use clearfeed_relay::kafka::{REQUEST_TIMEOUT, properties};
 use clearfeed_relay::telemetry::health::Health;
 use rdkafka::config::FromClientConfigAndContext;
@@ -16,6 +17,8 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use super::{Check, records};
 use crate::commands::clients;
+
+const VERSION: &str = "kafka version";
 
 /// Longer than any of Kafka's elections.
 const TRANSACTIONS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -33,11 +36,17 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         Err(reasons) => {
             let wanted = "wanted kafka.bootstrap_servers and kafka.properties that reach it";
             checks.push(Check::wrong("kafka", format!("{servers}: {reasons}; {wanted}")));
-            let forward: &[_] = if config.role.has_forward() { &records::SUBJECTS } else { &[] };
-            let rest = ["topics", "durability", "permissions"].iter().chain(forward);
-            checks.extend(rest.map(|subject| Check::skipped(*subject, "Kafka was not reached")));
+            let mut rest = vec!["topics", "durability", "permissions"];
+            if config.role.has_forward() {
+                rest.push(VERSION);
+                rest.extend(records::SUBJECTS);
+            }
+            checks.extend(rest.into_iter().map(|subject| Check::skipped(subject, "Kafka was not reached")));
             return Ok(false);
         }
+    }
+    if config.role.has_forward() {
+        checks.push(version(&topics).await?);
     }
     let names = topics.names()?;
     let wanted = topic_rules::wanted(config);
@@ -78,6 +87,15 @@ pub(super) async fn check(config: &Config, checks: &mut Vec<Check>) -> anyhow::R
         }
     }
     Ok(true)
+}
+
+/// Whether a broker's version can break the promise.
+async fn version(topics: &Topics) -> Result<Check, KafkaError> {
+    Ok(match version::look(topics).await? {
+        Verdict::Sound(found) => Check::ok(VERSION, found),
+        Verdict::Faulty(found) => Check::wrong(VERSION, found),
+        Verdict::Unknown(reason) => Check::skipped(VERSION, reason),
+    })
 }
 
 /// How many brokers there are, or why nobody can be asked. A request only tells that nobody answered it; a client that is

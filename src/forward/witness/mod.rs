@@ -27,7 +27,7 @@ use crate::config::{Config, StartAt};
 use crate::domain::ledger_entry::LedgerError;
 use crate::domain::watermark;
 use crate::kafka::monitor::Monitor;
-use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties};
+use crate::kafka::{ClientError, REQUEST_TIMEOUT, properties, version};
 use crate::telemetry::labels::HeldReason;
 
 /// What our commits say in their metadata: an offset without it was set by another hand.
@@ -254,11 +254,14 @@ fn stays_open(servers: &str, reason: HeldReason, topic: &str, partition: i32) ->
     );
     let caution = match reason {
         HeldReason::TopicOpen => {
-            "; do not abort it on Kafka 4.3.0 or 4.3.1: it may be committed, and only lack its marker"
+            format!(
+                "; do not abort it on Kafka {}: it may be committed, and only lack its marker",
+                version::FAULTY
+            )
         }
-        _ => "",
+        _ => String::new(),
     };
-    found + caution
+    found + &caution
 }
 
 pub(super) fn behind() -> Held {
@@ -282,6 +285,6 @@ mod tests {
                        --max-transaction-timeout 1 --topic t --partition 3";
         assert!(told(HeldReason::LedgerOpen).ends_with(command), "{}", told(HeldReason::LedgerOpen));
         assert!(told(HeldReason::TopicOpen).contains(command), "{}", told(HeldReason::TopicOpen));
-        assert!(told(HeldReason::TopicOpen).contains("do not abort it on Kafka 4.3.0"));
+        assert!(told(HeldReason::TopicOpen).contains("do not abort it on Kafka 4.3.0, 4.3.1 and 4.4.0:"));
     }
 }
