@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use clearfeed_relay::config;
+use clearfeed_relay::kafka::version;
 use clearfeed_relay::telemetry::metrics;
 
 /// Two tables of one file may be renewed at the same time.
@@ -94,6 +95,27 @@ fn examples_of_consumers_read_what_is_committed() {
     for name in ["python", "java"] {
         let code = block(name);
         assert!(code.contains("isolation.level") && code.contains("read_committed"), "{name}\n{code}");
+    }
+}
+
+#[test]
+fn who_names_a_faulty_version_of_kafka_names_them_all() {
+    const NAMED_IN: [&str; 8] = [
+        "README.md",
+        "CHANGELOG.md",
+        "deploy/compose/compose.yaml",
+        "docs/exactly-once.md",
+        "docs/operating.md",
+        "docs/runbook.md",
+        "src/forward/settlement.rs",
+        "tests/kafka/pom.xml",
+    ];
+    let first = version::FAULTY.split(',').next().unwrap();
+    for file in NAMED_IN {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (one, all) = (text.matches(first).count(), text.matches(version::FAULTY).count());
+        assert!(all > 0 && one == all, "{file}: {first} {one} times, and {} {all} times", version::FAULTY);
     }
 }
 
