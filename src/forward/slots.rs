@@ -353,6 +353,8 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::window::Window;
+    use crate::forward::partition::Partition;
     use crate::telemetry::labels::HeldReason;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -398,5 +400,77 @@ mod tests {
         slots.waits(0, Some(Backlog { records: 0, oldest_ms: None }), now);
         assert_eq!(status(&mut slots, now).lag, Some(0));
         assert_eq!(slots.lag(now), Duration::ZERO, "nothing waits");
+    }
+
+    fn taken() -> Taken {
+        Taken {
+            partition: Partition::new(Window::new(MINUTE), 7, 0),
+            fence: Fence::taken_over(3),
+            lost: 0,
+            evicted: 0,
+            ledger_age: Duration::ZERO,
+            watermarks: None,
+            took: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn only_a_record_that_was_decided_about_ends_a_hold() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        slots.assigned(0, now);
+        slots.hold(0, held(HeldReason::Kafka, "no room for the record at offset 7"), now);
+        slots.activate(0, taken(), now);
+        let fences = BTreeMap::from([(0, Fence::committed(3))]);
+        // The hourly ledger record of a partition without decisions.
+        slots.committed(&fences, |_| false, now);
+        let ends = |_| Some(9);
+        assert!(matches!(slots.status(now, ends)[0].state, PartitionState::Held { .. }));
+        slots.committed(&fences, |_| true, now);
+        assert_eq!(slots.status(now, ends)[0].state, PartitionState::Active);
+    }
+
+    #[test]
+    fn what_waits_is_counted_where_nothing_is_forwarded() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        assert_eq!(slots.uncounted(), Some(vec![]), "nobody may have them");
+        let five = Backlog { records: 5, oldest_ms: None };
+        slots.counted(&[(0, five), (1, five)], now);
+        assert_eq!(slots.unowned(), &BTreeMap::from([(0, 5), (1, 5)]));
+
+        slots.assigned(0, now);
+        assert!(slots.unowned().is_empty(), "the group works");
+        assert_eq!(slots.uncounted(), Some(vec![0]));
+        assert_eq!(status(&mut slots, now).lag, None);
+        slots.counted(&[(0, five)], now);
+        assert_eq!(status(&mut slots, now).lag, Some(5));
+        // A takeover that ended held knows better.
+        slots.hold(0, held(HeldReason::OtherGroup, "x"), now);
+        slots.waits(0, Some(Backlog { records: 2, oldest_ms: None }), now);
+        slots.counted(&[(0, five)], now);
+        assert_eq!(status(&mut slots, now).lag, Some(2));
+
+        slots.activate(0, taken(), now);
+        assert_eq!(slots.uncounted(), None, "the consumer tells");
+    }
+
+    #[test]
+    fn a_partition_that_fails_for_a_minute_says_so_and_wants_another_producer() {
+        let (now, number) = (Instant::now(), BTreeSet::from([0]));
+        let mut slots = Slots::default();
+        slots.assigned(0, now);
+        assert!(!slots.failed(&number, Blame::Environment, now));
+        assert!(!slots.failed(&number, Blame::Environment, now + MINUTE / 2));
+        assert!(slots.failed(&number, Blame::Environment, now + MINUTE));
+        slots.hold(0, held(HeldReason::Kafka, "a quota"), now);
+        let PartitionState::Held { detail, .. } = status(&mut slots, now).state else { panic!("not held") };
+        assert!(
+            detail.starts_with("a quota; fails since ") && detail.ends_with("producer replaced once"),
+            "{detail}"
+        );
+        slots.activate(0, taken(), now);
+        slots.committed(&BTreeMap::from([(0, Fence::committed(3))]), |_| true, now);
+        assert_eq!(slots.tried(0), None);
     }
 }

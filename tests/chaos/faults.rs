@@ -44,6 +44,12 @@ pub(crate) enum Fault {
     FreezeRelay(usize),
     /// One more replica comes, and goes again without a word.
     Visitor,
+    /// A replica of another consumer group comes while ours is well, and goes again without a word.
+    OtherGroup,
+    /// The same while all of ours stand still (SIGSTOP): it takes over, and ours do not know.
+    OtherGroupTakesOver,
+    /// Nothing comes for longer than Kafka remembers a transactional id.
+    Silence,
     /// SIGKILL; it comes back with its disk.
     KillBroker(usize),
     /// SIGTERM: it gives its partitions to other leaders first, and gets them back in the end.
@@ -70,7 +76,7 @@ pub(crate) struct Way {
 impl Fault {
     pub(crate) fn drawn(draw: &mut Draw) -> Self {
         let (relay, broker) = (draw.one(), 1 + draw.one());
-        match draw.below(20) {
+        match draw.below(24) {
             0..=2 => Self::KillRelay(relay),
             3 => Self::KillAllRelays,
             4 | 5 => Self::RestartRelay(relay),
@@ -82,6 +88,9 @@ impl Fault {
             12 => Self::KillGroupCoordinator,
             13 => Self::KillTransactionCoordinator(relay),
             14 => Self::KillBrokerAndRelay(broker, relay),
+            15 => Self::OtherGroup,
+            16 => Self::OtherGroupTakesOver,
+            17 => Self::Silence,
             _ => Self::network(draw),
         }
     }

@@ -16,6 +16,15 @@ const AWAY: Duration = Duration::from_secs(3);
 /// How long a visitor stays: it gets partitions, and forwards some.
 const VISIT: Duration = Duration::from_secs(3);
 
+/// How long all replicas stand still: a session ends after 6 s, and who waits for their group asks again in a few more.
+const STANDSTILL: Duration = Duration::from_secs(20);
+/// Kafka forgets transactional ids in a silence, also in that of a replica which only waits.
+const SILENCE: Duration = Duration::from_secs(12);
+const EXPIRY: [&str; 2] = [
+    "transactional.id.expiration.ms=6000",
+    "transaction.remove.expired.transaction.cleanup.interval.ms=2000",
+];
+
 /// What the replicas are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Roles {
@@ -23,6 +32,8 @@ pub(crate) enum Roles {
     All,
     /// Three that only listen, and three that only forward.
     Apart,
+    /// Three with both halves, each in a consumer group of its own.
+    Groups,
 }
 
 impl Roles {
@@ -30,7 +41,8 @@ impl Roles {
         match text {
             "all" => Self::All,
             "apart" => Self::Apart,
-            _ => panic!("roles are `all` or `apart`, not {text:?}"),
+            "groups" => Self::Groups,
+            _ => panic!("roles are `all`, `apart` or `groups`, not {text:?}"),
         }
     }
 }
@@ -49,14 +61,15 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn set(roles: Roles) -> Self {
         let proxies: Vec<_> = (0..EACH * EACH).map(|_| Proxy::listen()).collect();
-        let kafka = Kafka::behind(EACH, &proxies);
+        let kafka = Kafka::behind(EACH, &proxies, &EXPIRY);
         let deployment = Deployment::new("chaos", &kafka);
         let replica = |number: usize, role: &str| {
             let plan = deployment.replica(&format!("{role}-{number}")).set("role", &format!("{role:?}"));
             let plan = plan.behind(proxies.iter().skip(number).step_by(EACH));
+            let plan = if roles == Roles::Groups { in_group(plan, &deployment, number) } else { plan };
             short(plan).at_one_port().start()
         };
-        let names: &[&str] = if roles == Roles::All { &["all"] } else { &["intake", "forward"] };
+        let names: &[&str] = if roles == Roles::Apart { &["intake", "forward"] } else { &["all"] };
         let each = names.iter().flat_map(|role| (0..EACH).map(move |number| (number, role)));
         let relays: Vec<Relay> = each.map(|(number, role)| replica(number, role)).collect();
         relays.iter().for_each(Relay::wait_ready);
@@ -90,6 +103,25 @@ impl Stage {
                 let mut visitor = short(self.deployment.replica("visitor")).start();
                 pause(VISIT);
                 visitor.kill9();
+            }
+            Fault::OtherGroup => {
+                let mut other = self.of_another_group();
+                pause(VISIT);
+                self.suffer(&Fault::KillAllRelays);
+                pause(VISIT);
+                other.kill9();
+            }
+            Fault::OtherGroupTakesOver => {
+                let mut other = self.of_another_group();
+                self.relays.iter().for_each(|relay| relay.signal("STOP"));
+                pause(STANDSTILL);
+                self.relays.iter().for_each(|relay| relay.signal("CONT"));
+                pause(VISIT);
+                other.kill9();
+            }
+            Fault::Silence => {
+                self.wait_until_forwarded();
+                pause(SILENCE);
             }
             Fault::KillBroker(broker) => self.without_broker(broker, |_| pause(AWAY)),
             Fault::RestartBroker(broker) => {
@@ -157,6 +189,10 @@ impl Stage {
         }
     }
 
+    fn of_another_group(&self) -> Relay {
+        short(in_group(self.deployment.replica("other"), &self.deployment, EACH)).start()
+    }
+
     /// Ends the replica of this number (of each role), and starts it again.
     fn each_half(&mut self, number: usize, end: impl Fn(&mut Relay)) {
         for relay in self.relays.iter_mut().skip(number).step_by(EACH) {
@@ -177,6 +213,11 @@ impl Stage {
         meanwhile(self);
         self.kafka.restart(Some(broker));
     }
+}
+
+/// Into one group of many.
+fn in_group(plan: Plan, deployment: &Deployment, number: usize) -> Plan {
+    plan.set("forward.group", &format!("{:?}", format!("{}-{number}", deployment.group())))
 }
 
 /// A drain is cut short like everything else here, so that a run is not one of waiting.

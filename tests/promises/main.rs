@@ -51,3 +51,4 @@ mod what_a_spool_held_is_recovered;
 mod what_is_spooled_outlives_the_power;
 mod what_never_came_is_found;
 mod what_others_do_to_our_topics;
+mod what_waits_is_counted;

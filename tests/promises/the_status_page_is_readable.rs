@@ -73,7 +73,7 @@ fn shows(relay: &Relay, wanted: &[&str], picture: &str, how: &[&str]) {
 #[test]
 fn healthy_with_a_wrong_secret_and_with_kafka_away() {
     let proxies: Vec<_> = (0..3).map(|_| Proxy::listen()).collect();
-    let kafka = Kafka::behind(3, &proxies);
+    let kafka = Kafka::behind(3, &proxies, &[]);
     let deployment = Deployment::new("page", &kafka);
     let relay = deployment.relay().behind(&proxies).up();
     Simulation::run(load(vec![relay.target()], 300, 20));

@@ -45,8 +45,7 @@ impl Kafka {
     /// A cluster of this test alone, with settings such as `transactional.id.expiration.ms=10000`.
     pub fn with(brokers: usize, settings: &[&str]) -> Self {
         let brokers = brokers.to_string();
-        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
-        Self::started(&[&["start", &brokers], &settings.collect::<Vec<_>>()[..]].concat()).0
+        Self::started(&["start", &brokers].into_iter().chain(set(settings)).collect::<Vec<_>>()).0
     }
 
     /// A broker of this test alone, of another version; `script/kafka` fetches it.
@@ -61,9 +60,11 @@ impl Kafka {
 
     /// A cluster of this test alone that sends its clients to the proxies before it, but for those that begin at
     /// [`Kafka::servers`]. Each broker has its share of the proxies, the first broker the first ones.
-    pub fn behind(brokers: usize, proxies: &[Proxy]) -> Self {
+    pub fn behind(brokers: usize, proxies: &[Proxy], settings: &[&str]) -> Self {
         let ports: Vec<_> = proxies.iter().map(|proxy| proxy.address().port().to_string()).collect();
-        let (kafka, told) = Self::started(&["start", &brokers.to_string(), "--advertise", &ports.join(",")]);
+        let (brokers, ports) = (brokers.to_string(), ports.join(","));
+        let arguments = ["start", &brokers, "--advertise", &ports].into_iter().chain(set(settings));
+        let (kafka, told) = Self::started(&arguments.collect::<Vec<_>>());
         for (proxy, address) in proxies.iter().zip(told.split(',')) {
             proxy.forward_to(address.parse().unwrap());
         }
@@ -272,6 +273,11 @@ impl Kafka {
         producer.send(record).unwrap();
         producer.flush(SOON).unwrap();
     }
+}
+
+/// As `script/kafka` takes settings.
+fn set<'s>(settings: &'s [&str]) -> impl Iterator<Item = &'s str> {
+    settings.iter().flat_map(|setting| ["--set", setting])
 }
 
 fn all_may_read(topic: &str) -> String {

@@ -60,7 +60,7 @@ impl Proxy {
     /// A broker of its own, and a proxy before it.
     pub fn with_kafka() -> (Self, Kafka) {
         let proxy = Self::listen();
-        let kafka = Kafka::behind(1, std::slice::from_ref(&proxy));
+        let kafka = Kafka::behind(1, std::slice::from_ref(&proxy), &[]);
         (proxy, kafka)
     }
 
