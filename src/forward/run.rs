@@ -184,7 +184,7 @@ impl Loop {
         match batch.forward(transactions, &mut self.slots, &scope, generation) {
             Ok(None) => {}
             Ok(Some(forwarded)) => self.committed(&forwarded, started),
-            Err(failure) => self.failed(failure, batch, started),
+            Err(failure) => self.failed(&failure, batch, started),
         }
     }
 

@@ -40,7 +40,7 @@ pub enum Order {
 /// What became of an order.
 pub enum Answer {
     /// A job has ended.
-    Done(Done),
+    Done(Box<Done>),
     /// What waits, at most, by partition.
     Counted(Vec<(i32, Backlog)>),
 }
@@ -170,7 +170,7 @@ impl Takeover {
                 }
                 match self.turn(attempt) {
                     Ok(finished) => {
-                        if answers.send(Answer::Done(finished)).is_err() {
+                        if answers.send(Answer::Done(Box::new(finished))).is_err() {
                             return;
                         }
                     }

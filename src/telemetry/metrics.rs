@@ -166,7 +166,7 @@ families! {
         pub dead_letters: Labelled<DeadLetterReason, IntCounter> [] = "dead_letters_total",
             "Records committed to the dead-letter topic, by reason.";
         pub lag_records: Numbered ["partition"] = "forward_lag_records",
-            "Inbox records not forwarded yet, of each partition that this process owns; of a held one as it was last tried, and at most.";
+            "Inbox records not forwarded yet, of each partition that this process owns; if it owns none, of those that no member of the group has. Of one that is not forwarded, as it was last counted, and at most.";
         pub lag: Gauge [] = "forward_lag_seconds",
             "Seconds that the oldest inbox record not forwarded yet has waited, over the partitions that this process owns, held ones too.";
         pub transaction_duration: Labelled<TransactionEnd, Histogram> [TRANSACTION_SECONDS] = "forward_transaction_duration_seconds",

@@ -12,7 +12,7 @@ impl Loop {
     pub(super) fn attend_to_answers(&mut self, now: Instant) {
         while let Ok(answer) = self.answers.try_recv() {
             match answer {
-                Answer::Done(done) if self.slots.awaits(&done.job) => self.finished(done, now),
+                Answer::Done(done) if self.slots.awaits(&done.job) => self.finished(*done, now),
                 Answer::Done(_) => {}
                 Answer::Counted(backlogs) => self.slots.counted(&backlogs, now),
             }

@@ -16,7 +16,7 @@ use crate::telemetry::labels::{Concern, HeldReason, TransactionEnd};
 
 impl Loop {
     /// Settles the transaction of a batch, and takes its partitions over again.
-    pub(super) fn failed(&mut self, failure: Failure, batch: &Batch<'_>, started: Instant) {
+    pub(super) fn failed(&mut self, failure: &Failure, batch: &Batch<'_>, started: Instant) {
         let now = Instant::now();
         tracing::warn!(%failure, records = batch.len(), "transaction failed");
         let end = if matches!(failure, Failure::Replace(_)) {
@@ -31,7 +31,7 @@ impl Loop {
         concerned.extend(self.slots.active().filter(|(_, active)| active.is_silent(now)).map(|(p, _)| p));
         let failing = failure.partitions().unwrap_or_else(|| concerned.clone());
         concerned.extend(&failing);
-        self.settle(&failure, concerned, &failing, now);
+        self.settle(failure, concerned, &failing, now);
         if matches!(failure, Failure::TooLarge) {
             self.search.too_large(batch, now);
         }

@@ -37,7 +37,7 @@ impl Witness {
         }
         let of = |list: &TopicPartitionList, partition| {
             let offset = list.find_partition(topic, partition).map(|found| found.offset());
-            offset.and_then(|offset| offset.to_raw()).filter(|offset| *offset >= 0)
+            offset.and_then(Offset::to_raw).filter(|offset| *offset >= 0)
         };
         let starts = settlement::offsets(&self.uncommitted, wanted.clone(), Offset::Beginning)?;
         let ends = settlement::offsets(&self.uncommitted, wanted.clone(), Offset::End)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
 
 use super::reading::{format_of, read_from};
 use super::{Witness, unavailable};
@@ -63,7 +64,7 @@ impl Witness {
     pub(in crate::forward) fn unowned(&self) -> Result<Vec<i32>, Held> {
         let list = self.uncommitted.fetch_group_list(Some(&self.config.forward.group), REQUEST_TIMEOUT);
         let list = list.map_err(|error| unavailable(&error))?;
-        let members = list.groups().iter().flat_map(|group| group.members());
+        let members = list.groups().iter().flat_map(GroupInfo::members);
         let topic = self.config.inbox.topic.as_str();
         let owned: BTreeSet<i32> = members
             .filter_map(|member| assignment::partitions_of(topic, member.assignment()?))
