@@ -70,7 +70,7 @@ impl Failure {
 pub(super) enum Cause {
     /// The record itself: no other producer, and no patience, gets it through.
     Record,
-    /// Kafka or the way to it: passes by itself, or is for a person to mend.
+    /// Kafka or the way to it: passes by itself or with the abort, or is for a person to mend.
     Environment,
     /// The producer's own state, as the broker has it or has it no more: another one works.
     Producer,
@@ -130,6 +130,11 @@ const SORTED: [(Cause, &[RDKafkaErrorCode]); 4] = {
                 NotCoordinator,
                 NotEnoughReplicas,
                 NotEnoughReplicasAfterAppend,
+                // The numbers of records do not follow each other, as behind a record that was refused: with the abort librdkafka
+                // asks for another epoch.
+                GaplessGuarantee,
+                OutOfOrderSequenceNumber,
+                UnknownProducerId,
                 // Another partition of the same request was refused, which says why.
                 OperationNotAttempted,
                 OperationTimedOut,
@@ -153,10 +158,6 @@ const SORTED: [(Cause, &[RDKafkaErrorCode]); 4] = {
                 // The broker has forgotten the transactional id: after transactional.id.expiration.ms without a transaction.
                 // librdkafka aborts with success, and goes on with an id that is not known.
                 InvalidProducerIdMapping,
-                // It has forgotten the producer, or the numbers of its records do not follow each other.
-                UnknownProducerId,
-                OutOfOrderSequenceNumber,
-                GaplessGuarantee,
                 InvalidTransactionalState,
                 // What librdkafka has and what was asked of it do not go together.
                 Conflict,
