@@ -7,7 +7,9 @@ use rdkafka::producer::Producer;
 
 use crate::support::deployment::PARTITIONS;
 use crate::support::simulator::{Settings, Simulated, load, rate};
-use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, pause, wait_for};
+use crate::support::{
+    AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, http, pause, wait_for,
+};
 
 const EVENTS: u64 = 200;
 /// A broker ends a transaction after 10 s, and looks every 10 s.
@@ -187,6 +189,14 @@ fn what_may_not_be_written_waits_and_is_no_dead_letter() {
     assert!(relay.is_ready(), "deliveries are kept all the same");
     let told = relay.status().unwrap()["forward"]["owned"].to_string();
     assert!(told.contains("authoriz"), "{told}");
+    // What comes again and again from one producer another one has to try, whatever it is.
+    let told = wait_for("another producer was tried", AFTER_TIMEOUTS, || {
+        let told = relay.status()?["forward"]["owned"].to_string();
+        told.contains("producer replaced").then_some(told)
+    });
+    assert!(told.contains("; fails since 20") && told.contains(", producer replaced once"), "{told}");
+    let alive = http::get(relay.admin(), "/livez").unwrap();
+    assert_eq!(alive.status, 200, "no other process could do it either: {}", alive.body);
     kafka.permit_writing(&deployment.events());
     deployment.wait_until_forwarded(AFTER_TIMEOUTS);
     Judge::of(&before.and(waiting), &deployment.published()).assert_flawless();
