@@ -49,8 +49,8 @@ impl Loop {
             Err(failure) => {
                 tracing::warn!(%failure, "snapshots and watermarks were not written");
                 desk.failed(ended);
-                let concerned = BTreeSet::from([reconcile::PARTITION]);
-                self.settle(&failure, concerned.clone(), &concerned, ended);
+                // Nothing is held for it: events go on.
+                self.settle(&failure, BTreeSet::from([reconcile::PARTITION]), &BTreeSet::new(), ended);
             }
         }
     }
