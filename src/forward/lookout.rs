@@ -71,6 +71,15 @@ impl Lookout {
         ours: Landed<'_>,
         deadline: Instant,
     ) -> Result<i64, Failure> {
+        if let Landed::At(landed) = ours
+            && landed < fence.next()
+        {
+            let (topic, next) = (&self.topic, fence.next());
+            let detail = format!(
+                "our record landed in {topic}-{partition} at offset {landed}, before {next}, where it ended: it was made anew, or has lost records"
+            );
+            return Err(Failure::Contested { partition, detail });
+        }
         let failed = |error: KafkaError| {
             Failure::environment(format!("what stands in {}-{partition} cannot be told: {error}", self.topic))
         };

@@ -256,9 +256,16 @@ impl Takeover {
             }
             Err(_) => None,
         };
-        self.give_way(partition, writer)?;
+        let gone = self.give_way(partition, writer)?;
         let (evidence, memory) = looked?;
         self.rivalled.remove(&partition);
+        if let Some(group) = gone {
+            tracing::info!(
+                partition,
+                group,
+                "the group that forwarded this partition has no members: taking it over"
+            );
+        }
         go_on(attempt, &evidence, memory)
     }
 
@@ -267,19 +274,15 @@ impl Takeover {
     }
 
     /// Another group that wrote to the ledger last, and has members, forwards the partition: it goes on, and we wait. So
-    /// exactly one side goes on, and one that was renamed takes over what its old name had.
-    fn give_way(&mut self, partition: i32, writer: Option<Writer>) -> Result<(), Held> {
+    /// exactly one side goes on, and one that was renamed takes over what its old name had. Returns the other group where it
+    /// is gone.
+    fn give_way(&mut self, partition: i32, writer: Option<Writer>) -> Result<Option<String>, Held> {
         let ours = &self.config.forward.group;
         let Some(Writer { group, transactional_id }) = writer.filter(|writer| writer.group != *ours) else {
-            return Ok(());
+            return Ok(None);
         };
         if !self.witness.has_members(&group)? {
-            tracing::info!(
-                partition,
-                group,
-                "the group that forwarded this partition has no members: taking it over"
-            );
-            return Ok(());
+            return Ok(Some(group));
         }
         self.rivalled.insert(partition);
         let detail = format!(

@@ -12,6 +12,7 @@ use clearfeed_relay::forward::fence::Fence;
 use clearfeed_relay::forward::lookout::Lookout;
 use clearfeed_relay::forward::transaction::{LedgerRecord, TransactionRecord, Transactions};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -131,6 +132,27 @@ fn a_ledger_that_somebody_else_wrote_to_is_contested() {
     assert!(detail.starts_with(&expected), "{detail}");
     transactions.abort().unwrap();
     world.transaction(&transactions).unwrap();
+}
+
+/// Where the answer to a record was lost, librdkafka learns from the next try that the broker has it, and not where.
+#[test]
+fn a_ledger_record_of_which_kafka_does_not_tell_the_offset_is_looked_for() {
+    use RDKafkaRespErr::{RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER, RD_KAFKA_RESP_ERR_NO_ERROR};
+    let world = World::new();
+    let transactions = world.open();
+    world.transaction(&transactions).unwrap();
+    let fence = Fence::taken_over(world.ledger_end());
+    // As the first try has left it there.
+    let (value, by) = (entry().encode(), world.lookout.writer().encode());
+    let headers = OwnedHeaders::new().insert(Header { key: "by", value: Some(&by) });
+    let hand: BaseProducer = world.client.clone().remove("transactional.id").create().unwrap();
+    hand.send(BaseRecord::<(), _>::to(LEDGER).partition(0).payload(&value).headers(headers)).unwrap();
+    hand.flush(SOON).unwrap();
+    // The first request has the event.
+    let answers = [RD_KAFKA_RESP_ERR_NO_ERROR, RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER];
+    world.cluster.request_errors(RDKafkaApiKey::Produce, &answers);
+    let fences = world.transaction_behind(&transactions, fence).unwrap();
+    assert_eq!(fences[&0], Fence::committed(fence.next()));
 }
 
 #[test]
