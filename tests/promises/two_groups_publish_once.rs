@@ -64,6 +64,25 @@ fn two_groups_that_begin_together_share_the_partitions_or_not_but_never_an_event
     intake.stop();
 }
 
+/// A broker that is away cannot be asked for its groups, and need not be.
+#[test]
+fn a_group_takes_over_while_a_broker_is_away() {
+    let kafka = Kafka::own(3);
+    let deployment = Deployment::new("away", &kafka);
+    let mut first = deployment.replica("first").up();
+    let second = other_group(&deployment, "second").start();
+    wait_until_held(&second, &deployment.group());
+    let sent = forwarded(&deployment, &first);
+    kafka.kill(Some(3));
+    wait_for("both work without it", AFTER_TIMEOUTS, || {
+        (first.is_ready() && is_active(&first)).then_some(())
+    });
+    first.stop();
+    wait_for("the second group has taken over", AFTER_TIMEOUTS, || is_active(&second).then_some(()));
+    let sent = sent.and(forwarded(&deployment, &second));
+    Judge::of(&sent, &deployment.published()).assert_flawless();
+}
+
 /// A process that is frozen for longer than its session does not know that another group has taken over.
 #[test]
 fn a_zombie_of_another_group_repeats_nothing() {
