@@ -155,8 +155,9 @@ const SORTED: [(Cause, &[RDKafkaErrorCode]); 4] = {
             Cause::Producer,
             &[
                 BrokerDestroy,
-                // The broker has forgotten the transactional id: after transactional.id.expiration.ms without a transaction.
-                // librdkafka aborts with success, and goes on with an id that is not known.
+                // The broker has forgotten the transactional id: after transactional.id.expiration.ms without a transaction. In
+                // a transaction that begins with offsets, as ours do, librdkafka aborts with success and goes on with the
+                // forgotten id (findings/librdkafka-keeps-a-forgotten-id-when-offsets-come-first.sh).
                 InvalidProducerIdMapping,
                 InvalidTransactionalState,
                 // What librdkafka has and what was asked of it do not go together.
