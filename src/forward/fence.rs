@@ -5,7 +5,7 @@
 //! another owner's record may stand between the two, the transaction is aborted. This holds whatever group an owner is
 //! in, and however long it was paused.
 //!
-//! docs/exactly-once.md tells why the rule is neither stricter nor more lenient; tests/model.rs shows it.
+//! docs/exactly-once.md tells why the rule is neither stricter nor more lenient; tests/model shows it.
 
 /// What an owner knows of its ledger partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
