@@ -16,15 +16,6 @@ pub struct Fence {
     after_own_commit: bool,
 }
 
-/// What stands between the offset that was expected and the one at which the record landed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Between {
-    /// Whether a record stands there, committed or not. Markers of transactions are no records.
-    pub has_records: bool,
-    /// Where the partition ends for `read_committed` readers.
-    pub stable_end: i64,
-}
-
 impl Fence {
     /// Of a partition whose ledger was read to `end`: where it ended for `read_committed` readers before it was read.
     pub fn taken_over(end: i64) -> Self {
@@ -49,13 +40,15 @@ impl Fence {
         landed == self.next || (self.after_own_commit && landed == self.next + 1)
     }
 
-    /// Whether the transaction may be committed after a look.
+    /// Whether the transaction may be committed after a look at what stands between. Markers may. Records may directly after
+    /// our own commit, if each was decided without knowledge of it: they begin (`from`, an inbox offset) before our own record,
+    /// which begins where our last one ended. Whoever wrote them finds our last one behind the end that he read to, and aborts.
     ///
-    /// If our own last record is committed and still open for readers, Kafka left out its marker (KAFKA-20734). To abort now
-    /// would end that record as aborted; to commit heals it. Nobody else can have passed it: every other owner finds our
-    /// record behind the end that it read to.
-    pub fn allows(self, between: Between) -> bool {
-        !between.has_records || (self.after_own_commit && between.stable_end < self.next)
+    /// `between` is the highest `from` of the records that stand between, `ours` the one of our own. It would be simpler to
+    /// abort here, too. But where Kafka left out the marker of our commit (KAFKA-20734), the marker of an abort would end that
+    /// record as aborted; the one of a commit heals it.
+    pub fn allows(self, between: Option<i64>, ours: i64) -> bool {
+        between.is_none_or(|highest| self.after_own_commit && highest < ours)
     }
 }
 
@@ -75,15 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn a_record_between_forbids_the_commit_unless_our_own_last_one_lacks_its_marker() {
-        let (markers, record) =
-            (Between { has_records: false, stable_end: 9 }, Between { has_records: true, stable_end: 9 });
-        for fence in [Fence::taken_over(7), Fence::committed(6)] {
-            assert!(fence.allows(markers));
-            assert!(!fence.allows(record));
+    fn a_record_between_forbids_the_commit_unless_it_was_decided_without_our_last_one() {
+        let (taken_over, committed) = (Fence::taken_over(7), Fence::committed(6));
+        assert!(taken_over.allows(None, 50) && committed.allows(None, 50), "only markers");
+        for fence in [taken_over, committed] {
+            assert!(!fence.allows(Some(50), 50), "it goes on where we do");
+            assert!(!fence.allows(Some(60), 50), "it is ahead of us");
         }
-        let unended = Between { has_records: true, stable_end: 6 };
-        assert!(Fence::committed(6).allows(unended));
-        assert!(!Fence::taken_over(7).allows(unended));
+        assert!(committed.allows(Some(49), 50), "it repeats what we have committed, and cannot be");
+        assert!(!taken_over.allows(Some(49), 50), "nothing says what it knew");
     }
 }

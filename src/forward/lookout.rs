@@ -9,8 +9,10 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::failure::Failure;
-use super::fence::{Between, Fence};
+use super::fence::Fence;
+use super::witness::format_of;
 use crate::config::Config;
+use crate::domain::ledger_entry::LedgerEntry;
 use crate::domain::ledger_writer::{self, Writer};
 use crate::kafka::monitor::Monitor;
 use crate::kafka::properties::{self, PropertyError};
@@ -31,9 +33,20 @@ pub enum Landed<'a> {
 struct Foreign {
     at: i64,
     by: Option<Writer>,
+    /// The inbox offset that it begins at.
+    from: i64,
 }
 
-/// Reads the ledger for the thread that is about to commit. Its clients live only as long as a look: one is rare.
+impl Foreign {
+    fn of(record: &BorrowedMessage<'_>) -> Self {
+        let entry = LedgerEntry::decode(format_of(record), record.payload().unwrap_or_default());
+        // Of what no relay wrote nobody can tell what it knew.
+        let from = entry.map_or(i64::MAX, |entry| entry.from);
+        Self { at: record.offset(), by: writer(record), from }
+    }
+}
+
+/// Reads the ledger for the thread that is about to commit. Its client lives only as long as a look, which is rare.
 pub struct Lookout {
     topic: String,
     writer: Writer,
@@ -62,12 +75,13 @@ impl Lookout {
         &self.writer
     }
 
-    /// Finds our own record, which is not committed yet, and what stands before it from the fence on. Returns where it
-    /// landed if it may be committed there.
+    /// Finds our own record, which is not committed yet and begins at the inbox offset `from`, and what stands before it from
+    /// the fence on. Returns where it landed if it may be committed there.
     pub(super) fn look(
         &self,
         partition: i32,
         fence: Fence,
+        from: i64,
         ours: Landed<'_>,
         deadline: Instant,
     ) -> Result<i64, Failure> {
@@ -80,19 +94,13 @@ impl Lookout {
             );
             return Err(Failure::Contested { partition, detail });
         }
-        let failed = |error: KafkaError| {
+        let (landed, foreign) = self.read(partition, fence, ours, deadline).map_err(|error| {
             Failure::environment(format!("what stands in {}-{partition} cannot be told: {error}", self.topic))
-        };
-        let (landed, foreign) = self.read(partition, fence, ours, deadline).map_err(failed)?;
-        let Some(Foreign { at, by }) = foreign else { return Ok(landed) };
-        let wait = deadline.saturating_duration_since(Instant::now());
-        let stable = self.client("read_committed").and_then(|client| {
-            client.fetch_watermarks(&self.topic, partition, wait).map(|(_, stable_end)| stable_end)
-        });
-        let between = Between { has_records: true, stable_end: stable.map_err(failed)? };
-        if fence.allows(between) {
+        })?;
+        let Some(Foreign { at, by, .. }) = foreign.filter(|foreign| !fence.allows(Some(foreign.from), from))
+        else {
             return Ok(landed);
-        }
+        };
         let by = by.map_or("an unknown writer".to_owned(), |by| {
             format!("{:?} of the group {:?}", by.transactional_id, by.group)
         });
@@ -104,7 +112,7 @@ impl Lookout {
         Err(Failure::Contested { partition, detail })
     }
 
-    /// Where our record stands, and the first other one from the fence on.
+    /// Where our record stands, and of the others from the fence on the one that begins last.
     fn read(
         &self,
         partition: i32,
@@ -112,16 +120,18 @@ impl Lookout {
         ours: Landed<'_>,
         deadline: Instant,
     ) -> Result<(i64, Option<Foreign>), KafkaError> {
-        let client = self.client("read_uncommitted")?;
+        let reader = self.reader.clone().set("isolation.level", "read_uncommitted").clone();
+        let client = BaseConsumer::from_config_and_context(&reader, self.monitor.clone())?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(&self.topic, partition, Offset::Offset(fence.next()))?;
         client.assign(&assignment)?;
-        let mut foreign = None;
+        let mut foreign: Option<Foreign> = None;
         while Instant::now() < deadline {
             match client.poll(POLL) {
                 Some(Ok(record)) if self.is_ours(&record, ours) => return Ok((record.offset(), foreign)),
                 Some(Ok(record)) => {
-                    foreign.get_or_insert_with(|| Foreign { at: record.offset(), by: writer(&record) });
+                    let other = Foreign::of(&record);
+                    foreign = Some(foreign.filter(|last| last.from >= other.from).unwrap_or(other));
                 }
                 Some(Err(error)) => tracing::debug!(partition, %error, "looking on"),
                 None => {}
@@ -137,11 +147,6 @@ impl Lookout {
                 record.payload() == Some(value) && writer(record).as_ref() == Some(&self.writer)
             }
         }
-    }
-
-    fn client(&self, isolation_level: &str) -> Result<BaseConsumer<Monitor>, KafkaError> {
-        let reader = self.reader.clone().set("isolation.level", isolation_level).clone();
-        BaseConsumer::from_config_and_context(&reader, self.monitor.clone())
     }
 }
 

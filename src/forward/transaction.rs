@@ -252,7 +252,7 @@ impl<'t> Transaction<'t> {
     pub fn append(self, ledger: BTreeMap<i32, LedgerRecord>) -> Result<Appended<'t>, Failure> {
         let Self { transactions, group } = self;
         transactions.producer.context().take_landed();
-        let mut fences = BTreeMap::new();
+        let mut landings = BTreeMap::new();
         for (partition, LedgerRecord { entry, fence, further }) in ledger {
             let format = (header::FORMAT.into(), ledger_entry::FORMAT.as_bytes().to_vec());
             let by = (ledger_writer::HEADER.into(), transactions.lookout.writer().encode());
@@ -266,18 +266,25 @@ impl<'t> Transaction<'t> {
                 value: &value,
                 inbox_partition: partition,
             })?;
-            fences.insert(partition, (fence, value));
+            landings.insert(partition, Landing { fence, from: entry.from, value });
         }
-        Ok(Appended { transactions, group, fences })
+        Ok(Appended { transactions, group, ledger: landings })
     }
+}
+
+/// A ledger record on its way, and where it may land.
+struct Landing {
+    fence: Fence,
+    /// The inbox offset that it begins at.
+    from: i64,
+    value: Vec<u8>,
 }
 
 /// A transaction of which all is sent but the offsets.
 pub struct Appended<'t> {
     transactions: &'t Transactions,
     group: &'t Arc<ConsumerGroupMetadata>,
-    /// With each ledger record's value.
-    fences: BTreeMap<i32, (Fence, Vec<u8>)>,
+    ledger: BTreeMap<i32, Landing>,
 }
 
 impl Appended<'_> {
@@ -295,17 +302,17 @@ impl Appended<'_> {
 
     fn compare(&self, deadline: Instant) -> Result<BTreeMap<i32, Fence>, Failure> {
         let landed = self.transactions.producer.context().take_landed();
-        let after = |(&partition, (fence, value)): (&i32, &(Fence, Vec<u8>))| {
+        let after = |(&partition, Landing { fence, from, value }): (&i32, &Landing)| {
             // librdkafka tells a negative offset where it does not know.
             let landed = landed.get(&partition).copied().unwrap_or(-1);
             if fence.admits(landed) {
                 return Ok((partition, Fence::committed(landed)));
             }
             let ours = if landed < 0 { Landed::With(value) } else { Landed::At(landed) };
-            let landed = self.transactions.lookout.look(partition, *fence, ours, deadline)?;
+            let landed = self.transactions.lookout.look(partition, *fence, *from, ours, deadline)?;
             Ok((partition, Fence::committed(landed)))
         };
-        self.fences.iter().map(after).collect()
+        self.ledger.iter().map(after).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a schedule is run with: which groups there are, by what they compare, and which guarantee is taken away.
 
-use clearfeed_relay::forward::fence::{Between, Fence};
+use clearfeed_relay::forward::fence::Fence;
 
 /// A guarantee that is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +12,6 @@ pub enum Without {
     /// A takeover is told by a leader that lacks the newest records, of the ledger and of its end; nor are the group's offsets
     /// held against it.
     AnUpToDateLeader,
-    /// The stable end that a look asks for is told by such a leader.
-    AnUpToDateLeaderAtTheLook,
     /// A commit without an answer is taken for one that did not take place: the ledger's end is asked for, and what was
     /// remembered before is not read anew.
     ReadingWhatTookPlace,
@@ -36,8 +34,10 @@ pub enum Comparison {
     TwoAfterACommit,
     /// Exactly the marker of a commit is skipped after it, and nothing after a takeover. Nobody looks.
     Strict,
-    /// As the product does, but for the rule about our own record that lacks its marker.
+    /// As the product does, but for the rule about records that were decided without our own last one.
     NoHealing,
+    /// After our own commit any record may stand between.
+    Heedless,
 }
 
 /// What an owner knows of its ledger partition. The fence does not tell the second, which wrong comparisons need.
@@ -58,8 +58,9 @@ impl Known {
 }
 
 impl Comparison {
-    /// Whether a record may be committed that landed there; `told` is what the producer was told of that.
-    pub fn admits(self, known: Known, told: i64, look: impl FnOnce() -> Between) -> bool {
+    /// Whether a record may be committed that begins at the inbox offset `from`, and landed there; `told` is what the producer
+    /// was told of that. A look tells the highest `from` of the records in between.
+    pub fn admits(self, known: Known, told: i64, from: i64, look: impl FnOnce() -> Option<i64>) -> bool {
         let Known { fence, after_own_commit } = known;
         let skipped = told - fence.next();
         match self {
@@ -67,8 +68,9 @@ impl Comparison {
             Self::Strict => skipped == i64::from(after_own_commit),
             Self::OneMoreAfterATakeover if skipped == 1 => true,
             Self::TwoAfterACommit if after_own_commit && skipped == 2 => true,
-            Self::NoHealing => fence.admits(told) || !look().has_records,
-            _ => fence.admits(told) || fence.allows(look()),
+            Self::NoHealing => fence.admits(told) || look().is_none(),
+            Self::Heedless if after_own_commit => true,
+            _ => fence.admits(told) || fence.allows(look(), from),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use clearfeed_relay::domain::ledger_entry::{FORMAT, LedgerEntry};
+
 /// What a marker says of the transaction that it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -66,10 +68,16 @@ impl Ledger {
         })
     }
 
-    /// Whether a record stands there, of whatever state.
-    pub fn has_records(&self, offsets: Range<usize>) -> bool {
-        offsets.start < offsets.end
-            && self.items[offsets].iter().any(|item| matches!(item, Item::Record { .. }))
+    /// The highest inbox offset that a record there begins at, of whatever state it is.
+    pub fn begins(&self, offsets: Range<usize>) -> Option<i64> {
+        let items = self.items.get(offsets)?.iter();
+        let from = |item: &Item| match item {
+            Item::Record { value, .. } => {
+                Some(LedgerEntry::decode(Some(FORMAT.as_bytes()), value).unwrap().from)
+            }
+            Item::Marker => None,
+        };
+        items.filter_map(from).max()
     }
 
     /// Where the producer's open records stand.

@@ -92,12 +92,13 @@ fn each_guarantee_is_missed_when_it_is_taken_away() {
 
 #[test]
 fn the_comparison_is_missed_when_it_is_taken_away_or_more_lenient() {
-    use Comparison::{None, OneMoreAfterATakeover, Product, TwoAfterACommit};
+    use Comparison::{Heedless, None, OneMoreAfterATakeover, Product, TwoAfterACommit};
     assert_missed(case(&[None, None], &[])); // seed 0
     assert_missed(case(&[Product, None], &[])); // seed 4
     assert_missed(case(&[None], &[Without::TheGeneration])); // seed 4
-    assert_missed(case(&[OneMoreAfterATakeover, OneMoreAfterATakeover], &[])); // seed 7
+    assert_missed(case(&[OneMoreAfterATakeover, OneMoreAfterATakeover], &[])); // seed 9
     assert_missed(case(&[TwoAfterACommit, TwoAfterACommit], &[])); // seed 3
+    assert_missed(case(&[Heedless, Heedless], &[])); // seed 3
 }
 
 /// To abort ends the record before as aborted, too, which readers were to have.
@@ -114,10 +115,4 @@ fn a_stricter_comparison_loses_events_where_markers_are_left_out() {
 fn where_markers_are_left_out_a_takeover_has_to_see_and_wait_for_them() {
     assert_missed(with_markers_left_out(ONE_GROUP, &[Without::WaitingForOpenTransactions])); // seed 0
     assert_missed(with_markers_left_out(TWO_GROUPS, &[Without::AnUpToDateLeader])); // seed 28
-}
-
-/// Told too low an end, an owner takes its last record for one that lacks its marker, and passes over another group's.
-#[test]
-fn a_look_relies_on_the_leader_that_tells_the_stable_end() {
-    assert_missed(case(TWO_GROUPS, &[Without::AnUpToDateLeaderAtTheLook])); // seed 30
 }

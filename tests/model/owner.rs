@@ -6,7 +6,6 @@ use std::time::Duration;
 use clearfeed_relay::domain::event_record::DeadLetterReason;
 use clearfeed_relay::domain::inbox_record::Position;
 use clearfeed_relay::domain::ledger_entry::FORMAT;
-use clearfeed_relay::forward::fence::Between;
 use clearfeed_relay::forward::memory::Memory;
 use clearfeed_relay::forward::partition::{Admission, Decision, InboxMessage, Partition, Rules};
 use clearfeed_relay::forward::resume::{self, Committed, Evidence};
@@ -270,14 +269,11 @@ impl World {
         // Now and then nobody tells where a record landed; a look finds it, where somebody looks.
         let is_told = self.below(8) > 0 || comparison == Comparison::Strict;
         let told = if is_told { i64::try_from(landed).unwrap() } else { -1 };
-        let is_stale = !self.case.has(Without::AnUpToDateLeaderAtTheLook) && !self.is_well;
-        let lacks = if is_stale { self.one_of(landed.min(BEHIND) + 1) } else { 0 };
         let known = self.owners[number].active[&partition].known;
         let ledger = &self.topics[partition].ledger;
-        comparison.admits(known, told, || Between {
-            has_records: ledger.has_records(usize::try_from(known.fence.next()).unwrap()..landed),
-            stable_end: i64::try_from(ledger.stable_end(ledger.end() - lacks)).unwrap(),
-        })
+        let next = usize::try_from(known.fence.next()).unwrap();
+        let from = ledger.begins(landed..landed + 1).unwrap();
+        comparison.admits(known, told, from, || ledger.begins(next..landed))
     }
 
     fn send_offsets(&mut self, number: usize) {

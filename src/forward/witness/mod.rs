@@ -15,7 +15,8 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use others::LastRecord;
-use reading::{format_of, read_from};
+pub(super) use reading::format_of;
+use reading::read_from;
 
 use super::lookout::writer;
 use super::memory::Memory;

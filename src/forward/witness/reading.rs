@@ -61,6 +61,6 @@ pub(super) fn read_from(
 }
 
 /// The header `v` of a record.
-pub(super) fn format_of<'r>(record: &'r BorrowedMessage<'_>) -> Option<&'r [u8]> {
+pub(in crate::forward) fn format_of<'r>(record: &'r BorrowedMessage<'_>) -> Option<&'r [u8]> {
     record.headers()?.iter().find(|found| found.key == header::FORMAT)?.value
 }
