@@ -1,6 +1,6 @@
-//! What a takeover that ends held tells of the records that wait.
+//! What is told of the records that wait in a partition that is not forwarded.
 
-/// What waits in a held partition.
+/// What waits in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
     /// Records of the inbox, at most.

@@ -21,6 +21,8 @@ pub enum Failure {
     Contested {
         /// Partition of the inbox.
         partition: i32,
+        /// Whether another group did, as far as the record says. It is not waited for otherwise: the next takeover tells more.
+        by_other_group: bool,
         /// What was found in its ledger, and where.
         detail: String,
     },

@@ -1,10 +1,11 @@
 //! A look at what stands between the offset at which a ledger record was expected and the one at which it landed.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
@@ -20,33 +21,7 @@ use crate::kafka::properties::{self, PropertyError};
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How our own record is known.
-#[derive(Debug, Clone, Copy)]
-pub enum Landed<'a> {
-    /// Kafka told where it landed.
-    At(i64),
-    /// Kafka did not tell; this is the record's value.
-    With(&'a [u8]),
-}
-
-/// A record that somebody else wrote.
-struct Foreign {
-    at: i64,
-    by: Option<Writer>,
-    /// The inbox offset that it begins at.
-    from: i64,
-}
-
-impl Foreign {
-    fn of(record: &BorrowedMessage<'_>) -> Self {
-        let entry = LedgerEntry::decode(format_of(record), record.payload().unwrap_or_default());
-        // Of what no relay wrote nobody can tell what it knew.
-        let from = entry.map_or(i64::MAX, |entry| entry.from);
-        Self { at: record.offset(), by: writer(record), from }
-    }
-}
-
-/// Reads the ledger for the thread that is about to commit. Its client lives only as long as a look, which is rare.
+/// Reads the ledger for the thread that is about to commit.
 pub struct Lookout {
     topic: String,
     writer: Writer,
@@ -61,7 +36,7 @@ impl Lookout {
             group: config.forward.group.clone(),
             transactional_id: config.forward.transactional_id.clone(),
         };
-        let reader = properties::ledger_reader(config)?;
+        let reader = properties::uncommitted_reader(config)?;
         Ok(Self { topic: config.ledger.topic.as_str().to_owned(), writer, reader, monitor })
     }
 
@@ -75,78 +50,112 @@ impl Lookout {
         &self.writer
     }
 
-    /// Finds our own record, which is not committed yet and begins at the inbox offset `from`, and what stands before it from
-    /// the fence on. Returns where it landed if it may be committed there.
-    pub(super) fn look(
-        &self,
-        partition: i32,
-        fence: Fence,
-        from: i64,
-        ours: Landed<'_>,
-        deadline: Instant,
-    ) -> Result<i64, Failure> {
-        if let Landed::At(landed) = ours
-            && landed < fence.next()
-        {
-            let (topic, next) = (&self.topic, fence.next());
+    pub(super) fn looks(&self, deadline: Instant) -> Looks<'_> {
+        Looks { lookout: self, client: None, deadline }
+    }
+}
+
+/// A ledger record that was sent, and where it may land.
+pub(super) struct Sent {
+    pub(super) fence: Fence,
+    /// The inbox offset that it begins at.
+    pub(super) from: i64,
+    pub(super) value: Vec<u8>,
+}
+
+/// The looks of one transaction, until it times out. Their client is made by the first one: they are rare.
+pub(super) struct Looks<'l> {
+    lookout: &'l Lookout,
+    client: Option<BaseConsumer<Monitor>>,
+    deadline: Instant,
+}
+
+impl Looks<'_> {
+    /// Finds our own record, which is not committed yet, and what stands before it from its fence on. Returns where it landed
+    /// if it may be committed there. `told` is where Kafka said that it landed, negative where it did not say.
+    pub(super) fn find(&mut self, partition: i32, sent: &Sent, told: i64) -> Result<i64, Failure> {
+        let (topic, next) = (self.lookout.topic.clone(), sent.fence.next());
+        let contested =
+            |by_other_group, detail| Err(Failure::Contested { partition, by_other_group, detail });
+        if (0..next).contains(&told) {
             let detail = format!(
-                "our record landed in {topic}-{partition} at offset {landed}, before {next}, where it ended: it was made anew, or has lost records"
+                "our record landed in {topic}-{partition} at offset {told}, before {next}, where it ended: it was made anew, or \
+                 has lost records"
             );
-            return Err(Failure::Contested { partition, detail });
+            return contested(false, detail);
         }
-        let (landed, foreign) = self.read(partition, fence, ours, deadline).map_err(|error| {
-            Failure::environment(format!("what stands in {}-{partition} cannot be told: {error}", self.topic))
+        let (landed, foreign) = self.read(partition, sent, told).map_err(|error| Failure::Environment {
+            detail: format!("what stands in {topic}-{partition} cannot be told: {error}"),
+            partitions: BTreeSet::from([partition]),
         })?;
-        let Some(Foreign { at, by, .. }) = foreign.filter(|foreign| !fence.allows(Some(foreign.from), from))
-        else {
-            return Ok(landed);
+        let forbids = |foreign: &Foreign| !sent.fence.allows(Some(foreign.from), sent.from);
+        let Some(Foreign { at, by, from }) = foreign.filter(forbids) else { return Ok(landed) };
+        // A version that does not say who it is can be of another group.
+        let by_other_group = match &by {
+            Some(by) => by.group != self.lookout.writer.group,
+            None => from != UNREADABLE,
         };
         let by = by.map_or("an unknown writer".to_owned(), |by| {
             format!("{:?} of the group {:?}", by.transactional_id, by.group)
         });
         let detail = format!(
-            "{by} wrote to {}-{partition} at offset {at}; our record landed at {landed}, and was expected at {}",
-            self.topic,
-            fence.next()
+            "{by} wrote to {topic}-{partition} at offset {at}; our record landed at {landed}, and was expected at {next}"
         );
-        Err(Failure::Contested { partition, detail })
+        contested(by_other_group, detail)
     }
 
     /// Where our record stands, and of the others from the fence on the one that begins last.
-    fn read(
-        &self,
-        partition: i32,
-        fence: Fence,
-        ours: Landed<'_>,
-        deadline: Instant,
-    ) -> Result<(i64, Option<Foreign>), KafkaError> {
-        let reader = self.reader.clone().set("isolation.level", "read_uncommitted").clone();
-        let client = BaseConsumer::from_config_and_context(&reader, self.monitor.clone())?;
+    fn read(&mut self, partition: i32, sent: &Sent, told: i64) -> Result<(i64, Option<Foreign>), KafkaError> {
+        let Lookout { topic, writer: ours, reader, monitor } = self.lookout;
+        let client = match &self.client {
+            Some(client) => client,
+            None => self.client.insert(BaseConsumer::from_config_and_context(reader, monitor.clone())?),
+        };
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(&self.topic, partition, Offset::Offset(fence.next()))?;
+        assignment.add_partition_offset(topic, partition, Offset::Offset(sent.fence.next()))?;
         client.assign(&assignment)?;
+        let is_ours = |record: &BorrowedMessage<'_>| {
+            record.offset() == told
+                || told < 0 && record.payload() == Some(&sent.value) && writer(record).as_ref() == Some(ours)
+        };
         let mut foreign: Option<Foreign> = None;
-        while Instant::now() < deadline {
+        while Instant::now() < self.deadline {
             match client.poll(POLL) {
-                Some(Ok(record)) if self.is_ours(&record, ours) => return Ok((record.offset(), foreign)),
+                Some(Ok(record)) if is_ours(&record) => return Ok((record.offset(), foreign)),
                 Some(Ok(record)) => {
                     let other = Foreign::of(&record);
                     foreign = Some(foreign.filter(|last| last.from >= other.from).unwrap_or(other));
                 }
+                // Retention took what stood there: a takeover begins behind it.
+                Some(Err(error)) if is_out_of_range(&error) => return Err(error),
                 Some(Err(error)) => tracing::debug!(partition, %error, "looking on"),
                 None => {}
             }
         }
         Err(KafkaError::NoMessageReceived)
     }
+}
 
-    fn is_ours(&self, record: &BorrowedMessage<'_>, ours: Landed<'_>) -> bool {
-        match ours {
-            Landed::At(offset) => record.offset() == offset,
-            Landed::With(value) => {
-                record.payload() == Some(value) && writer(record).as_ref() == Some(&self.writer)
-            }
-        }
+fn is_out_of_range(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+    matches!(error.rdkafka_error_code(), Some(OffsetOutOfRange | AutoOffsetReset))
+}
+
+/// Of what no relay wrote nobody can tell where it begins, or what it knew.
+const UNREADABLE: i64 = i64::MAX;
+
+/// A record that somebody else wrote.
+struct Foreign {
+    at: i64,
+    by: Option<Writer>,
+    /// The inbox offset that it begins at.
+    from: i64,
+}
+
+impl Foreign {
+    fn of(record: &BorrowedMessage<'_>) -> Self {
+        let entry = LedgerEntry::decode(format_of(record), record.payload().unwrap_or_default());
+        Self { at: record.offset(), by: writer(record), from: entry.map_or(UNREADABLE, |entry| entry.from) }
     }
 }
 

@@ -95,7 +95,7 @@ pub fn start(
         search: Search::default(),
         desk,
         next_report: Instant::now(),
-        next_count: Instant::now() + COUNT_INTERVAL,
+        next_count: Some(Instant::now() + COUNT_INTERVAL),
         next_cap_warning: Instant::now(),
         shutdown,
     };
@@ -121,8 +121,8 @@ struct Loop {
     /// Absent where ClearFeed's REST API is not asked.
     desk: Option<Desk>,
     next_report: Instant,
-    /// When what waits in partitions that are not forwarded here is counted next.
-    next_count: Instant,
+    /// When what waits in partitions that are not forwarded here is counted next; none while it is counted.
+    next_count: Option<Instant>,
     next_cap_warning: Instant,
     shutdown: CancellationToken,
 }

@@ -13,7 +13,7 @@ use super::fence::Fence;
 use super::partition::Held;
 use super::progress::Progress;
 use super::takeover::{Job, Order, Taken};
-use crate::kafka::streak::{Blame, Streak};
+use crate::kafka::streak::{Blame, LAST_RESORT, Streak};
 use crate::telemetry::labels::Label;
 use crate::telemetry::status::{PartitionState, PartitionStatus};
 
@@ -25,7 +25,9 @@ const LAST_RETRY: Duration = Duration::from_secs(15);
 /// All owned partitions by number.
 #[derive(Default)]
 pub(super) struct Slots {
-    slots: BTreeMap<i32, Slot>,
+    by_number: BTreeMap<i32, Slot>,
+    /// When a transaction was last committed.
+    last_commit: Option<Instant>,
     /// What waits in partitions that nobody has, as far as this process, which has none, was told.
     unowned: BTreeMap<i32, i64>,
 }
@@ -70,12 +72,12 @@ impl Slots {
             failures: Streak::default(),
         };
         self.unowned.clear();
-        self.slots.insert(partition, slot);
+        self.by_number.insert(partition, slot);
     }
 
     /// The group took a partition: its memory goes.
     pub(super) fn revoked(&mut self, partition: i32) {
-        self.slots.remove(&partition);
+        self.by_number.remove(&partition);
     }
 
     /// Sends off the takeovers that are due. Fails where nobody takes them any more.
@@ -85,7 +87,7 @@ impl Slots {
         unsettled: Option<u32>,
         orders: &Sender<Order>,
     ) -> Result<(), SendError<Order>> {
-        for (&partition, slot) in &mut self.slots {
+        for (&partition, slot) in &mut self.by_number {
             if matches!(slot.state, State::Waiting(not_before) if not_before <= now) {
                 let progress = Arc::default();
                 let is_fresh = slot.next.is_none() && slot.backlog.is_none();
@@ -99,13 +101,13 @@ impl Slots {
 
     /// Whether the answer to this job is still wanted.
     pub(super) fn awaits(&self, job: &Job) -> bool {
-        let state = self.slots.get(&job.partition).map(|slot| &slot.state);
+        let state = self.by_number.get(&job.partition).map(|slot| &slot.state);
         matches!(state, Some(State::TakingOver(progress)) if job.progress.as_ptr() == Arc::as_ptr(progress))
     }
 
     /// A partition was taken over, and the consumer goes on at its next offset.
     pub(super) fn activate(&mut self, number: i32, taken: Taken, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&number) else { return };
+        let Some(slot) = self.by_number.get_mut(&number) else { return };
         let next = taken.partition.next();
         slot.next = Some(next);
         slot.backlog = None;
@@ -115,7 +117,7 @@ impl Slots {
 
     /// A partition has to wait: for a person, or for Kafka.
     pub(super) fn hold(&mut self, number: i32, held: Held, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&number) else { return };
+        let Some(slot) = self.by_number.get_mut(&number) else { return };
         let held = match slot.failures.tried("producer") {
             Some(tried) => Held { detail: format!("{}; {tried}", held.detail), ..held },
             None => held,
@@ -136,34 +138,35 @@ impl Slots {
 
     /// A transaction failed for these; says whether the producer is to be replaced.
     pub(super) fn failed(&mut self, numbers: &BTreeSet<i32>, blame: Blame, now: Instant) -> bool {
-        let slots = self.slots.iter_mut().filter(|(number, _)| numbers.contains(number));
+        let slots = self.by_number.iter_mut().filter(|(number, _)| numbers.contains(number));
         slots.fold(false, |is_due, (_, slot)| slot.failures.failed(blame, now) || is_due)
     }
 
     /// Since when transactions fail for a partition and what was tried, once something was.
     pub(super) fn tried(&self, number: i32) -> Option<String> {
-        self.slots.get(&number)?.failures.tried("producer")
+        self.by_number.get(&number)?.failures.tried("producer")
     }
 
-    /// Whether all was tried for a partition but a new process.
+    /// Whether all was tried for a partition but a new process, and no other one is forwarded either.
     pub(super) fn are_hopeless(&self, now: Instant) -> bool {
-        self.slots.values().any(|slot| slot.failures.is_hopeless(now))
+        let is_moving = self.last_commit.is_some_and(|last| now.duration_since(last) < LAST_RESORT);
+        !is_moving && self.by_number.values().any(|slot| slot.failures.is_hopeless(now))
     }
 
     /// Partitions of which nobody tells what waits: those that are not forwarded. All of nobody's where there are none.
     pub(super) fn uncounted(&self) -> Option<Vec<i32>> {
-        let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.state, State::Active(_)));
+        let waiting = self.by_number.iter().filter(|(_, slot)| !matches!(slot.state, State::Active(_)));
         let waiting: Vec<_> = waiting.map(|(&number, _)| number).collect();
-        (self.slots.is_empty() || !waiting.is_empty()).then_some(waiting)
+        (self.by_number.is_empty() || !waiting.is_empty()).then_some(waiting)
     }
 
     /// What waits was counted.
     pub(super) fn counted(&mut self, backlogs: &[(i32, Backlog)], now: Instant) {
-        if self.slots.is_empty() {
+        if self.by_number.is_empty() {
             self.unowned = backlogs.iter().map(|(number, backlog)| (*number, backlog.records)).collect();
         }
         for (number, backlog) in backlogs {
-            let slot = self.slots.get_mut(number);
+            let slot = self.by_number.get_mut(number);
             // What a takeover found out of one that is held is more exact.
             if let Some(slot) =
                 slot.filter(|slot| slot.held.is_none() && !matches!(slot.state, State::Active(_)))
@@ -183,7 +186,7 @@ impl Slots {
 
     /// What is known of a partition that was just held.
     pub(super) fn waits(&mut self, number: i32, backlog: Option<Backlog>, now: Instant) {
-        let Some((slot, backlog)) = self.slots.get_mut(&number).zip(backlog) else { return };
+        let Some((slot, backlog)) = self.by_number.get_mut(&number).zip(backlog) else { return };
         slot.backlog = Some(backlog);
         if let Some(oldest_ms) = backlog.oldest_ms {
             slot.waited(oldest_ms, now);
@@ -192,7 +195,7 @@ impl Slots {
 
     /// What was decided and not committed is forgotten: these are taken over again, also those that just are.
     pub(super) fn retake(&mut self, numbers: &BTreeSet<i32>, now: Instant) {
-        for (number, slot) in &mut self.slots {
+        for (number, slot) in &mut self.by_number {
             if !matches!(slot.state, State::Waiting(_)) && numbers.contains(number) {
                 slot.begins();
                 slot.state = State::Waiting(now);
@@ -202,12 +205,12 @@ impl Slots {
 
     /// All that the group has given to us.
     pub(super) fn numbers(&self) -> impl Iterator<Item = i32> {
-        self.slots.keys().copied()
+        self.by_number.keys().copied()
     }
 
     /// All that are forwarded.
     pub(super) fn active(&mut self) -> impl Iterator<Item = (i32, &mut Active)> {
-        self.slots.iter_mut().filter_map(|(&number, slot)| match &mut slot.state {
+        self.by_number.iter_mut().filter_map(|(&number, slot)| match &mut slot.state {
             State::Active(active) => Some((number, active.as_mut())),
             _ => None,
         })
@@ -215,7 +218,7 @@ impl Slots {
 
     /// A partition that is forwarded.
     pub(super) fn get(&mut self, number: i32) -> Option<&mut Active> {
-        match &mut self.slots.get_mut(&number)?.state {
+        match &mut self.by_number.get_mut(&number)?.state {
             State::Active(active) => Some(active.as_mut()),
             _ => None,
         }
@@ -223,7 +226,7 @@ impl Slots {
 
     /// Whether a partition is forwarded, and not only tried again after it was held.
     pub(super) fn is_sound(&self, number: i32) -> bool {
-        let slot = self.slots.get(&number);
+        let slot = self.by_number.get(&number);
         slot.is_some_and(|slot| slot.held.is_none() && matches!(slot.state, State::Active(_)))
     }
 
@@ -255,8 +258,9 @@ impl Slots {
         now: Instant,
     ) -> Vec<Lost> {
         let mut lost = Vec::new();
+        self.last_commit = Some(now);
         for (&number, &fence) in fences {
-            let Some(slot) = self.slots.get_mut(&number) else { continue };
+            let Some(slot) = self.by_number.get_mut(&number) else { continue };
             slot.failures.ends();
             if decided(number) {
                 slot.release(number);
@@ -307,13 +311,13 @@ impl Slots {
                 ledger,
             }
         };
-        self.slots.iter_mut().map(status).collect()
+        self.by_number.iter_mut().map(status).collect()
     }
 
     /// A record was consumed. Where it is the first that is not forwarded yet, it has waited since it was appended, not only
     /// since the partition came to us.
     pub(super) fn consumed(&mut self, partition: i32, offset: i64, appended_ms: i64, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&partition).filter(|slot| slot.next == Some(offset)) else {
+        let Some(slot) = self.by_number.get_mut(&partition).filter(|slot| slot.next == Some(offset)) else {
             return;
         };
         slot.waited(appended_ms, now);
@@ -321,7 +325,7 @@ impl Slots {
 
     /// How long the oldest inbox record that is not forwarded yet may have waited.
     pub(super) fn lag(&self, now: Instant) -> Duration {
-        self.slots.values().map(|slot| now.duration_since(slot.caught_up)).max().unwrap_or_default()
+        self.by_number.values().map(|slot| now.duration_since(slot.caught_up)).max().unwrap_or_default()
     }
 }
 
@@ -373,9 +377,9 @@ mod tests {
         let mut slots = Slots::default();
         slots.assigned(0, now);
         slots.hold(0, held(HeldReason::InboxRecreated, "the inbox ends at 7"), now);
-        slots.slots.get_mut(&0).unwrap().since = Timestamp::UNIX_EPOCH;
+        slots.by_number.get_mut(&0).unwrap().since = Timestamp::UNIX_EPOCH;
         slots.hold(0, held(HeldReason::InboxRecreated, "the inbox ends at 8"), now);
-        slots.slots.get_mut(&0).unwrap().state = State::TakingOver(Arc::default());
+        slots.by_number.get_mut(&0).unwrap().state = State::TakingOver(Arc::default());
         slots.retake(&BTreeSet::from([0]), now);
         let found = status(&mut slots, now);
         assert_eq!(found.since, Timestamp::UNIX_EPOCH);
@@ -466,7 +470,7 @@ mod tests {
         slots.hold(0, held(HeldReason::Kafka, "a quota"), now);
         let PartitionState::Held { detail, .. } = status(&mut slots, now).state else { panic!("not held") };
         assert!(
-            detail.starts_with("a quota; fails since ") && detail.ends_with("producer replaced once"),
+            detail.starts_with("a quota; has failed since ") && detail.ends_with("producer replaced once"),
             "{detail}"
         );
         slots.activate(0, taken(), now);

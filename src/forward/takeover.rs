@@ -1,6 +1,6 @@
 //! Taking partitions over: a thread of its own reads the ledger while the loop forwards the others.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::partition::{Held, Partition};
 use super::progress::Progress;
 use super::resume::{self, Committed, Decision, Evidence};
 use super::settlement::{self, Settlement};
-use super::witness::{LastRecord, Witness, behind};
+use super::witness::{LastRecord, Membership, Witness, behind};
 use crate::config::Config;
 use crate::domain::ledger_writer::Writer;
 use crate::kafka::ClientError;
@@ -25,6 +25,8 @@ use crate::telemetry::labels::{HeldReason, Label};
 const STABLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Questions without any answer for so long are asked by new clients.
 const UNANSWERED: Duration = Duration::from_secs(5);
+/// A group of which Kafka told nothing for longer has no members, or may not be asked for: no broker restarts for so long.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How often an open transaction is looked at.
 const STABLE_POLL: Duration = Duration::from_millis(20);
 
@@ -118,8 +120,9 @@ pub struct Takeover {
     witness: Witness,
     /// Of which opening of our producer, and what it waits for.
     settlement: Option<(u32, Settlement)>,
-    /// Partitions that another group was found to forward. Whether it still does is asked before their ledger is read again.
-    rivalled: BTreeSet<i32>,
+    /// Partitions that another group was found to forward, with the first time that Kafka did not tell of its members. Whether
+    /// it still does is asked before their ledger is read again.
+    rivalled: BTreeMap<i32, Option<Instant>>,
     shutdown: CancellationToken,
 }
 
@@ -132,7 +135,7 @@ impl Takeover {
             monitor: monitor.clone(),
             witness,
             settlement: None,
-            rivalled: BTreeSet::new(),
+            rivalled: BTreeMap::new(),
             shutdown,
         })
     }
@@ -152,14 +155,11 @@ impl Takeover {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let mut to_count = None;
             for order in first.into_iter().chain(orders.try_iter()) {
                 match order {
                     Order::TakeOver(job) => attempts.push_back(Attempt::new(job)),
-                    Order::Count(partitions) => {
-                        if answers.send(Answer::Counted(self.count(partitions))).is_err() {
-                            return;
-                        }
-                    }
+                    Order::Count(partitions) => to_count = Some(partitions),
                 }
             }
             // Each gets one turn.
@@ -176,6 +176,12 @@ impl Takeover {
                     }
                     Err(waits) => attempts.push_back(waits),
                 }
+            }
+            // Last, because whoever is taken over is counted with it.
+            if let Some(partitions) = to_count
+                && answers.send(Answer::Counted(self.count(partitions))).is_err()
+            {
+                return;
             }
         }
     }
@@ -244,7 +250,7 @@ impl Takeover {
             self.witness.check_settled(settlement)?;
         }
         let progress = attempt.job.progress.upgrade().unwrap_or_default();
-        if self.rivalled.contains(&partition) {
+        if self.rivalled.contains_key(&partition) {
             self.give_way(partition, self.last_writer(partition)?)?;
         }
         let looked = self.witness.look(partition, &progress);
@@ -263,7 +269,7 @@ impl Takeover {
             tracing::info!(
                 partition,
                 group,
-                "the group that forwarded this partition has no members: taking it over"
+                "the group that forwarded this partition shows no members: taking it over"
             );
         }
         go_on(attempt, &evidence, memory)
@@ -281,10 +287,16 @@ impl Takeover {
         let Some(Writer { group, transactional_id }) = writer.filter(|writer| writer.group != *ours) else {
             return Ok(None);
         };
-        if !self.witness.has_members(&group)? {
-            return Ok(Some(group));
+        let silent_since = self.rivalled.entry(partition).or_default();
+        match self.witness.membership(&group)? {
+            Membership::None => return Ok(Some(group)),
+            // What it writes to the ledger is found before each commit all the same.
+            Membership::Unknown if silent_since.is_some_and(|since| since.elapsed() > SILENCE) => {
+                return Ok(Some(group));
+            }
+            Membership::Unknown => drop(silent_since.get_or_insert_with(Instant::now)),
+            Membership::Some => *silent_since = None,
         }
-        self.rivalled.insert(partition);
         let detail = format!(
             "the group {group:?} forwards this partition (its replica {transactional_id:?} wrote to the ledger last), this one \
              is in the group {ours:?}: stop one of the two"

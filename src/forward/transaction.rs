@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::failure::Failure;
 use super::fence::Fence;
-use super::lookout::{Landed, Lookout};
+use super::lookout::{Lookout, Sent};
 use super::reports::{Reports, refusal};
 use crate::domain::inbox_record::header;
 use crate::domain::ledger_entry::{self, LedgerEntry};
@@ -103,8 +103,9 @@ impl Transactions {
         let since = self.last_commit.get().map_or(SETTLING, |last| last.elapsed());
         std::thread::park_timeout(SETTLING.saturating_sub(since));
         self.producer.begin_transaction().map_err(|error| Failure::of(&error))?;
+        let times_out = Instant::now() + TRANSACTION_TIMEOUT;
         self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)?;
-        Ok(Transaction { transactions: self, group })
+        Ok(Transaction { transactions: self, group, times_out })
     }
 
     /// By a thread that can be left behind: librdkafka's call takes a time-out and does not keep it. Where the group's
@@ -239,6 +240,8 @@ impl Transactions {
 pub struct Transaction<'t> {
     transactions: &'t Transactions,
     group: &'t Arc<ConsumerGroupMetadata>,
+    /// When the broker aborts it.
+    times_out: Instant,
 }
 
 impl<'t> Transaction<'t> {
@@ -250,9 +253,9 @@ impl<'t> Transaction<'t> {
     /// Appends what was decided to the ledger: one record for each partition, and the last ones of the transaction. A second
     /// one would land where the first has shut the fence.
     pub fn append(self, ledger: BTreeMap<i32, LedgerRecord>) -> Result<Appended<'t>, Failure> {
-        let Self { transactions, group } = self;
+        let Self { transactions, group, times_out } = self;
         transactions.producer.context().take_landed();
-        let mut landings = BTreeMap::new();
+        let mut sent = BTreeMap::new();
         for (partition, LedgerRecord { entry, fence, further }) in ledger {
             let format = (header::FORMAT.into(), ledger_entry::FORMAT.as_bytes().to_vec());
             let by = (ledger_writer::HEADER.into(), transactions.lookout.writer().encode());
@@ -266,25 +269,18 @@ impl<'t> Transaction<'t> {
                 value: &value,
                 inbox_partition: partition,
             })?;
-            landings.insert(partition, Landing { fence, from: entry.from, value });
+            sent.insert(partition, Sent { fence, from: entry.from, value });
         }
-        Ok(Appended { transactions, group, ledger: landings })
+        Ok(Appended { transactions, group, times_out, ledger: sent })
     }
-}
-
-/// A ledger record on its way, and where it may land.
-struct Landing {
-    fence: Fence,
-    /// The inbox offset that it begins at.
-    from: i64,
-    value: Vec<u8>,
 }
 
 /// A transaction of which all is sent but the offsets.
 pub struct Appended<'t> {
     transactions: &'t Transactions,
     group: &'t Arc<ConsumerGroupMetadata>,
-    ledger: BTreeMap<i32, Landing>,
+    times_out: Instant,
+    ledger: BTreeMap<i32, Sent>,
 }
 
 impl Appended<'_> {
@@ -293,26 +289,25 @@ impl Appended<'_> {
     pub fn commit(self, offsets: &TopicPartitionList) -> Result<BTreeMap<i32, Fence>, Failure> {
         let deadline = Instant::now() + COMMIT_TIMEOUT;
         self.transactions.acknowledged()?;
-        let fences = self.compare(deadline)?;
+        let fences = self.compare()?;
         self.transactions.send_offsets(offsets, self.group, deadline)?;
         retried(deadline, || self.transactions.producer.commit_transaction(REQUEST_TIMEOUT))?;
         self.transactions.last_commit.set(Some(Instant::now()));
         Ok(fences)
     }
 
-    fn compare(&self, deadline: Instant) -> Result<BTreeMap<i32, Fence>, Failure> {
-        let landed = self.transactions.producer.context().take_landed();
-        let after = |(&partition, Landing { fence, from, value }): (&i32, &Landing)| {
-            // librdkafka tells a negative offset where it does not know.
-            let landed = landed.get(&partition).copied().unwrap_or(-1);
-            if fence.admits(landed) {
-                return Ok((partition, Fence::committed(landed)));
+    fn compare(&self) -> Result<BTreeMap<i32, Fence>, Failure> {
+        let told = self.transactions.producer.context().take_landed();
+        let mut looks = self.transactions.lookout.looks(self.times_out);
+        let mut fences = BTreeMap::new();
+        for (&partition, sent) in &self.ledger {
+            let mut landed = told.get(&partition).copied().unwrap_or(-1);
+            if !sent.fence.admits(landed) {
+                landed = looks.find(partition, sent, landed)?;
             }
-            let ours = if landed < 0 { Landed::With(value) } else { Landed::At(landed) };
-            let landed = self.transactions.lookout.look(partition, *fence, *from, ours, deadline)?;
-            Ok((partition, Fence::committed(landed)))
-        };
-        self.ledger.iter().map(after).collect()
+            fences.insert(partition, Fence::committed(landed));
+        }
+        Ok(fences)
     }
 }
 

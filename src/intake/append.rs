@@ -27,6 +27,8 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// millisecond of it: with the 100 ms of its own `FutureProducer` that was 1 % of a core, for nothing.
 const ACKNOWLEDGEMENT_POLL: Duration = Duration::from_millis(500);
 
+/// The longest pause before a producer that ended with a fatal error is replaced once more.
+const LAST_PAUSE: Duration = Duration::from_secs(300);
 /// A replaced producer has given up all of its records by then: nobody waits for an answer longer.
 const OLD_RECORDS: Duration = Duration::from_secs(60);
 
@@ -184,26 +186,34 @@ impl Inbox {
     /// Finds Kafka again whenever it was lost, and replaces a producer that is of no use; never ends.
     pub(super) async fn stay_connected(&self) {
         let servers = &self.config.kafka.bootstrap_servers;
+        let (mut not_before, mut pause) = (Instant::now(), LOOK_PAUSE);
         loop {
-            let client = self.client.load_full();
-            bootstrap::restore_if_lost(client.producer.client(), &self.monitor, servers);
-            let fatal = client.producer.client().fatal_error();
-            if self.is_spent.swap(false, Ordering::Relaxed) || fatal.is_some() {
-                self.replace(fatal.map(|(_, detail)| detail).as_deref());
+            let fatal = {
+                let client = self.client.load();
+                bootstrap::restore_if_lost(client.producer.client(), &self.monitor, servers);
+                client.producer.client().fatal_error()
+            };
+            if self.is_spent.swap(false, Ordering::Relaxed) {
+                self.replace("it appends nothing any more");
+            } else if let Some((_, fatal)) = fatal.filter(|_| Instant::now() >= not_before) {
+                self.replace(&fatal);
+                // The next one may end at once as well, as where it may not write.
+                (not_before, pause) = (Instant::now() + pause, LAST_PAUSE.min(pause * 2));
+            } else if !self.is_failing.load(Ordering::Relaxed) {
+                pause = LOOK_PAUSE;
             }
-            drop(client);
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
     /// The old producer lives until it has said what became of its records.
-    fn replace(&self, fatal: Option<&str>) {
-        let reason = fatal.unwrap_or("it appends nothing any more");
+    fn replace(&self, reason: &str) {
         match Client::start(&self.config, &self.monitor) {
             Ok(client) => {
                 tracing::warn!(reason, "the producer of the inbox is replaced");
                 let old = self.client.swap(Arc::new(client));
-                std::thread::spawn(move || old.producer.flush(OLD_RECORDS));
+                let ending = std::thread::Builder::new().name("flush".to_owned());
+                drop(ending.spawn(move || old.producer.flush(OLD_RECORDS)));
             }
             Err(error) => tracing::warn!(reason, %error, "the producer of the inbox cannot be replaced"),
         }

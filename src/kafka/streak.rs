@@ -16,7 +16,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(3600);
 const GAP: Duration = Duration::from_secs(60);
 /// Where replaced clients went on failing for so long, only a new process is left. Four were tried by then (after 1, 2, 4 and
 /// 8 minutes), and a process that ran for more than ten minutes is started again by a kubelet without its back-off.
-const LAST_RESORT: Duration = Duration::from_secs(16 * 60);
+pub const LAST_RESORT: Duration = Duration::from_secs(16 * 60);
 
 /// Who has to change something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Streak {
     pub fn tried(&self, client: &str) -> Option<String> {
         let row = self.0.as_ref().filter(|row| row.replaced > 0)?;
         let times = if row.replaced == 1 { "once".to_owned() } else { format!("{} times", row.replaced) };
-        Some(format!("fails since {:.0}, {client} replaced {times}", row.began))
+        Some(format!("has failed since {:.0}; {client} replaced {times}", row.began))
     }
 
     /// Whether only a new process is left to be tried.
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(minutes, [1, 3, 7, 15, 31, 63, 123, 183]);
         let tried = streak.tried("producer").unwrap();
         assert!(
-            tried.starts_with("fails since 2") && tried.ends_with("producer replaced 8 times"),
+            tried.starts_with("has failed since 2") && tried.ends_with("producer replaced 8 times"),
             "{tried}"
         );
     }

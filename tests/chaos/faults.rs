@@ -44,7 +44,7 @@ pub(crate) enum Fault {
     FreezeRelay(usize),
     /// One more replica comes, and goes again without a word.
     Visitor,
-    /// A replica of another consumer group comes while ours is well, and goes again without a word.
+    /// A replica of another consumer group comes, waits while all of ours are killed and come back, and goes without a word.
     OtherGroup,
     /// The same while all of ours stand still (SIGSTOP): it takes over, and ours do not know.
     OtherGroupTakesOver,

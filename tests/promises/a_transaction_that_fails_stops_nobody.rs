@@ -33,6 +33,7 @@ struct World {
 }
 
 const LEDGER: &str = "clearfeed.ledger";
+const EVENT: &[u8] = b"{}";
 
 /// Nothing was decided.
 fn entry() -> LedgerEntry {
@@ -73,7 +74,7 @@ impl World {
     /// A transaction with one record, by an owner who knows the whole ledger.
     fn transaction(&self, transactions: &Transactions) -> Result<(), Failure> {
         let end = self.ledger_end();
-        let fences = self.transaction_behind(transactions, Fence::taken_over(end))?;
+        let fences = self.transaction_behind(transactions, &[EVENT], Fence::taken_over(end))?;
         assert_eq!(fences[&0], Fence::committed(end));
         Ok(())
     }
@@ -82,17 +83,20 @@ impl World {
     fn transaction_behind(
         &self,
         transactions: &Transactions,
+        events: &[&[u8]],
         fence: Fence,
     ) -> Result<BTreeMap<i32, Fence>, Failure> {
         let transaction = transactions.begin(&self.offsets, &self.group)?;
-        transaction.send(&TransactionRecord {
-            topic: "events",
-            partition: None,
-            key: "1",
-            headers: &[],
-            value: b"{}",
-            inbox_partition: 0,
-        })?;
+        for value in events {
+            transaction.send(&TransactionRecord {
+                topic: "events",
+                partition: None,
+                key: "1",
+                headers: &[],
+                value,
+                inbox_partition: 0,
+            })?;
+        }
         let record = LedgerRecord { entry: entry(), fence, further: None };
         transaction.append(BTreeMap::from([(0, record)]))?.commit(&self.offsets)
     }
@@ -107,7 +111,7 @@ fn offsets_that_a_coordinator_cannot_take_are_given_up() {
     let fence = Fence::taken_over(world.ledger_end());
     world.cluster.broker_down(GROUP_COORDINATOR).unwrap();
     let began = Instant::now();
-    let failure = world.transaction_behind(&transactions, fence).unwrap_err();
+    let failure = world.transaction_behind(&transactions, &[EVENT], fence).unwrap_err();
     assert!(matches!(failure, Failure::Replace(_)), "{failure}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     let call = transactions.call();
@@ -124,10 +128,13 @@ fn a_ledger_that_somebody_else_wrote_to_is_contested() {
     let fence = Fence::taken_over(world.ledger_end());
     let stranger: BaseProducer = world.client.clone().remove("transactional.id").create().unwrap();
     let value = entry().encode();
-    stranger.send(BaseRecord::<(), _>::to(LEDGER).partition(0).payload(&value)).unwrap();
+    let headers = OwnedHeaders::new().insert(Header { key: "v", value: Some("1") });
+    stranger.send(BaseRecord::<(), _>::to(LEDGER).partition(0).payload(&value).headers(headers)).unwrap();
     stranger.flush(SOON).unwrap();
-    let failure = world.transaction_behind(&transactions, fence).unwrap_err();
-    let Failure::Contested { partition: 0, detail } = &failure else { panic!("{failure}") };
+    let failure = world.transaction_behind(&transactions, &[EVENT], fence).unwrap_err();
+    let Failure::Contested { partition: 0, by_other_group: true, detail } = &failure else {
+        panic!("{failure}")
+    };
     let expected = format!("an unknown writer wrote to {LEDGER}-0 at offset {}", fence.next());
     assert!(detail.starts_with(&expected), "{detail}");
     transactions.abort().unwrap();
@@ -137,7 +144,7 @@ fn a_ledger_that_somebody_else_wrote_to_is_contested() {
 /// Where the answer to a record was lost, librdkafka learns from the next try that the broker has it, and not where.
 #[test]
 fn a_ledger_record_of_which_kafka_does_not_tell_the_offset_is_looked_for() {
-    use RDKafkaRespErr::{RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER, RD_KAFKA_RESP_ERR_NO_ERROR};
+    use RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
     let world = World::new();
     let transactions = world.open();
     world.transaction(&transactions).unwrap();
@@ -148,10 +155,9 @@ fn a_ledger_record_of_which_kafka_does_not_tell_the_offset_is_looked_for() {
     let hand: BaseProducer = world.client.clone().remove("transactional.id").create().unwrap();
     hand.send(BaseRecord::<(), _>::to(LEDGER).partition(0).payload(&value).headers(headers)).unwrap();
     hand.flush(SOON).unwrap();
-    // The first request has the event.
-    let answers = [RD_KAFKA_RESP_ERR_NO_ERROR, RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER];
-    world.cluster.request_errors(RDKafkaApiKey::Produce, &answers);
-    let fences = world.transaction_behind(&transactions, fence).unwrap();
+    // The only request is the ledger record's.
+    world.cluster.request_errors(RDKafkaApiKey::Produce, &[RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER]);
+    let fences = world.transaction_behind(&transactions, &[], fence).unwrap();
     assert_eq!(fences[&0], Fence::committed(fence.next()));
 }
 

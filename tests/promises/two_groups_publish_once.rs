@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::deployment::PARTITIONS;
 use crate::support::relay::{Plan, run_to_end};
-use crate::support::simulator::{Simulated, load};
+use crate::support::simulator::{Settings, Simulated, load, rate};
 use crate::support::{AFTER_TIMEOUTS, Deployment, Judge, Kafka, Relay, SOON, Simulation, wait_for};
 
 const EVENTS: u64 = 100;
@@ -45,6 +45,31 @@ fn a_second_group_waits_and_names_the_first_until_that_is_gone() {
     assert!(line.starts_with("ok"), "{line}");
 }
 
+/// Who may not ask whether the other group has members goes on, and finds its records before each commit.
+#[test]
+fn a_group_that_may_not_be_asked_for_is_found_by_what_it_writes() {
+    let (kafka, address, authority) = Kafka::secure();
+    let deployment = Deployment::new("unasked", &kafka);
+    deployment.acls("all").iter().for_each(|acl| kafka.acls(acl));
+    let password = deployment.secret_file().with_file_name("password");
+    std::fs::write(&password, "relay-secret").unwrap();
+    let first = other_group(&deployment, "first").up();
+    let sent = forwarded(&deployment, &first);
+    // The user `relay` has rights to its own group alone.
+    let second = deployment.replica("second").logged_in(&address, &authority, &password).start();
+    second.wait_ready();
+    let contested = || {
+        let mut failures = second.log().into_iter().filter(|line| line["message"] == "transaction failed");
+        failures.any(|line| line["failure"].as_str().unwrap().contains("is contested")).then_some(())
+    };
+    let running =
+        Simulation::start(Settings { rate: rate(100), ..load(vec![first.target()], 100 * EVENTS, 30) });
+    wait_for("the second found what the first wrote", AFTER_TIMEOUTS, contested);
+    let sent = sent.and(running.stop());
+    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    Judge::of(&sent, &deployment.published()).assert_flawless();
+}
+
 /// Both begin at once, with nothing in the ledger that says whose the partitions are.
 #[test]
 fn two_groups_that_begin_together_share_the_partitions_or_not_but_never_an_event() {
@@ -74,9 +99,7 @@ fn a_group_takes_over_while_a_broker_is_away() {
     wait_until_held(&second, &deployment.group());
     let sent = forwarded(&deployment, &first);
     kafka.kill(Some(3));
-    wait_for("both work without it", AFTER_TIMEOUTS, || {
-        (first.is_ready() && is_active(&first)).then_some(())
-    });
+    wait_for("the others know that it is away", AFTER_TIMEOUTS, || (kafka.brokers() == 2).then_some(()));
     first.stop();
     wait_for("the second group has taken over", AFTER_TIMEOUTS, || is_active(&second).then_some(()));
     let sent = sent.and(forwarded(&deployment, &second));

@@ -194,7 +194,7 @@ fn what_may_not_be_written_waits_and_is_no_dead_letter() {
         let told = relay.status()?["forward"]["owned"].to_string();
         told.contains("producer replaced").then_some(told)
     });
-    assert!(told.contains("; fails since 20") && told.contains(", producer replaced once"), "{told}");
+    assert!(told.contains("; has failed since 20") && told.contains("; producer replaced once"), "{told}");
     let alive = http::get(relay.admin(), "/livez").unwrap();
     assert_eq!(alive.status, 200, "no other process could do it either: {}", alive.body);
     kafka.permit_writing(&deployment.events());

@@ -242,6 +242,11 @@ impl Kafka {
         })
     }
 
+    /// How many brokers the cluster tells of.
+    pub fn brokers(&self) -> usize {
+        self.admin().inner().fetch_metadata(None, SOON).map_or(0, |metadata| metadata.brokers().len())
+    }
+
     /// Names of all topics.
     pub fn topics(&self) -> Vec<String> {
         let admin = self.admin();

@@ -66,7 +66,7 @@ fn group(config: &Config, reader: &BaseConsumer, newest: &Newest) -> Result<Chec
             return Ok(Check::wrong(GROUP, detail));
         }
     }
-    let before = others.iter().map(|other| format!("; {other:?}, which forwarded before, has no members"));
+    let before = others.iter().map(|other| format!("; {other:?}, which forwarded before, shows no members"));
     Ok(Check::ok(GROUP, format!("{ours:?}{}", before.collect::<String>())))
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Loop;
+use super::{COUNT_INTERVAL, Loop};
 use crate::forward::partition::Held;
 use crate::forward::reconcile;
 use crate::forward::takeover::{Answer, Done, Taken};
@@ -14,7 +14,10 @@ impl Loop {
             match answer {
                 Answer::Done(done) if self.slots.awaits(&done.job) => self.finished(*done, now),
                 Answer::Done(_) => {}
-                Answer::Counted(backlogs) => self.slots.counted(&backlogs, now),
+                Answer::Counted(backlogs) => {
+                    self.slots.counted(&backlogs, now);
+                    self.next_count = Some(now + COUNT_INTERVAL);
+                }
             }
         }
     }

@@ -52,7 +52,9 @@ impl Loop {
             Failure::Replace(_) => Blame::Client,
             _ => Blame::Environment,
         };
-        if self.slots.failed(failing, blame, now) {
+        // What somebody else wrote another producer would find as well.
+        let is_ours = !matches!(failure, Failure::Contested { .. });
+        if is_ours && self.slots.failed(failing, blame, now) {
             self.producer.replace();
         }
         let concerned = match self.producer.transactions() {
@@ -64,7 +66,7 @@ impl Loop {
         for &partition in failing {
             let held = match failure {
                 Failure::Environment { detail, .. } => Held::by_kafka(detail),
-                Failure::Contested { detail, .. } => {
+                Failure::Contested { by_other_group: true, detail, .. } => {
                     Held { reason: HeldReason::OtherGroup, detail: detail.clone() }
                 }
                 Failure::Replace(detail) | Failure::Fenced(detail)
@@ -72,7 +74,9 @@ impl Loop {
                 {
                     Held::by_kafka(detail)
                 }
-                Failure::Replace(_) | Failure::Fenced(_) | Failure::TooLarge => continue,
+                Failure::Contested { .. } | Failure::Replace(_) | Failure::Fenced(_) | Failure::TooLarge => {
+                    continue;
+                }
             };
             self.slots.hold(partition, held, now);
         }
@@ -97,8 +101,9 @@ impl Loop {
                 tracing::warn!("the inbox consumer fails again and again: it is replaced");
                 let old = std::mem::replace(&mut self.inbox, Arc::new(inbox));
                 old.leave();
-                // Its end asks a broker, which may not answer.
-                std::thread::spawn(move || drop(old));
+                // Its end asks a broker, which may not answer. Without a thread it is waited for.
+                let ending = std::thread::Builder::new().name("leaving".to_owned());
+                drop(ending.spawn(move || drop(old)));
                 self.slots = Slots::default();
             }
             Err(error) => tracing::warn!(%error, "the inbox consumer cannot be replaced"),

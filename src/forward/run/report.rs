@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{COUNT_INTERVAL, Desk, Loop, REPORT_INTERVAL};
+use super::{Desk, Loop, REPORT_INTERVAL};
 use crate::forward::takeover::Order;
 use crate::telemetry::status::ForwardStatus;
 
@@ -39,11 +39,11 @@ impl Loop {
 
     /// Has counted what waits in partitions that are not forwarded here.
     fn count(&mut self, now: Instant) {
-        if now < self.next_count {
+        if self.next_count.is_none_or(|next| now < next) {
             return;
         }
-        self.next_count = now + COUNT_INTERVAL;
         if let Some(partitions) = self.slots.uncounted() {
+            self.next_count = None;
             // Where the thread is gone the loop ends by itself.
             _ = self.orders.send(Order::Count(partitions));
         }

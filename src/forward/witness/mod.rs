@@ -14,7 +14,7 @@ use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use others::LastRecord;
+pub(super) use others::{LastRecord, Membership};
 pub(super) use reading::format_of;
 use reading::read_from;
 

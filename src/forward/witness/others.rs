@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupInfo;
 
 use super::reading::{format_of, read_from};
@@ -15,6 +14,22 @@ use crate::forward::assignment;
 use crate::forward::lookout::writer;
 use crate::forward::partition::Held;
 use crate::kafka::REQUEST_TIMEOUT;
+use crate::telemetry::labels::HeldReason;
+
+/// Kafka's words for the state of a consumer group.
+const STABLE: &str = "Stable";
+const EMPTY: &str = "Empty";
+const DEAD: &str = "Dead";
+
+/// What Kafka tells of a group's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::forward) enum Membership {
+    Some,
+    None,
+    /// It is not listed, or not described: it may not exist any more, we may not ask for it, or the broker that knows it did
+    /// not answer (librdkafka drops the error of one broker where another one answers after it).
+    Unknown,
+}
 
 /// The last record stands among so many last offsets: the others are markers of transactions.
 const TAIL: i64 = 100;
@@ -28,17 +43,21 @@ pub(in crate::forward) struct LastRecord {
 }
 
 impl Witness {
-    /// The last record of a ledger partition, whether its transaction is committed or not.
+    /// The record of a ledger partition that was committed last; while a transaction is open there, the last one of all.
     pub(in crate::forward) fn last_record(&self, partition: i32) -> Result<Option<LastRecord>, Held> {
         let topic = self.config.ledger.topic.as_str();
-        let (start, end) = self
-            .uncommitted
+        let reader = match self.check_stable(partition) {
+            Ok(()) => &self.reader,
+            Err(held) if held.reason == HeldReason::LedgerOpen => &self.uncommitted,
+            Err(held) => return Err(held),
+        };
+        let (start, end) = reader
             .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
             .map_err(|error| unavailable(&error))?;
         let mut last = None;
         if start < end {
             let from = start.max(end - TAIL);
-            read_from(&self.uncommitted, &self.shutdown, topic, partition, from, |record| {
+            read_from(reader, &self.shutdown, topic, partition, from, |record| {
                 let entry = LedgerEntry::decode(format_of(&record), record.payload().unwrap_or_default());
                 last = entry
                     .ok()
@@ -50,21 +69,28 @@ impl Witness {
         Ok(last)
     }
 
-    /// Whether a consumer group has members. One that may not be asked for has none: what it writes to the ledger is found
-    /// before each commit all the same.
-    pub(in crate::forward) fn has_members(&self, group: &str) -> Result<bool, Held> {
-        match self.uncommitted.fetch_group_list(Some(group), REQUEST_TIMEOUT) {
-            Ok(list) => Ok(list.groups().iter().any(|found| !found.members().is_empty())),
-            Err(error) if is_refusal(&error) => Ok(false),
-            Err(error) => Err(unavailable(&error)),
-        }
+    /// Whether a consumer group has members.
+    pub(in crate::forward) fn membership(&self, group: &str) -> Result<Membership, Held> {
+        let list = self.uncommitted.fetch_group_list(Some(group), REQUEST_TIMEOUT);
+        let list = list.map_err(|error| unavailable(&error))?;
+        let Some(found) = list.groups().first() else { return Ok(Membership::Unknown) };
+        Ok(match (found.members().len(), found.state()) {
+            (0, EMPTY | DEAD) => Membership::None,
+            (0, _) => Membership::Unknown,
+            _ => Membership::Some,
+        })
     }
 
     /// Partitions of the inbox that no member of our group has.
     pub(in crate::forward) fn unowned(&self) -> Result<Vec<i32>, Held> {
         let list = self.uncommitted.fetch_group_list(Some(&self.config.forward.group), REQUEST_TIMEOUT);
         let list = list.map_err(|error| unavailable(&error))?;
-        let members = list.groups().iter().flat_map(GroupInfo::members);
+        // While a group rebalances, Kafka does not tell who has what.
+        let groups = || list.groups().iter();
+        if groups().any(|group| ![STABLE, EMPTY, DEAD].contains(&group.state())) {
+            return Ok(Vec::new());
+        }
+        let members = groups().flat_map(GroupInfo::members);
         let topic = self.config.inbox.topic.as_str();
         let owned: BTreeSet<i32> = members
             .filter_map(|member| assignment::partitions_of(topic, member.assignment()?))
@@ -72,9 +98,4 @@ impl Witness {
             .collect();
         Ok((0..self.config.inbox.partitions).filter(|partition| !owned.contains(partition)).collect())
     }
-}
-
-fn is_refusal(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{ClusterAuthorizationFailed, GroupAuthorizationFailed};
-    matches!(error.rdkafka_error_code(), Some(ClusterAuthorizationFailed | GroupAuthorizationFailed))
 }

@@ -12,7 +12,6 @@ use super::unavailable;
 use crate::domain::inbox_record::header;
 use crate::forward::partition::Held;
 use crate::kafka::monitor::Monitor;
-use crate::telemetry::labels::HeldReason;
 
 /// A read of the ledger without any progress for this long is given up, and begun again.
 const STALLED: Duration = Duration::from_secs(10);
@@ -45,11 +44,10 @@ pub(super) fn read_from(
             }
             Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
             Some(Err(error)) => tracing::debug!(topic, partition, %error, "reading on"),
-            None if last_progress.elapsed() > STALLED || shutdown.is_cancelled() => {
-                let detail = format!("{topic}-{partition} could not be read to its end");
-                break Err(Held { reason: HeldReason::Kafka, detail });
-            }
             None => {}
+        }
+        if last_progress.elapsed() > STALLED || shutdown.is_cancelled() {
+            break Err(Held::by_kafka(format!("{topic}-{partition} could not be read to its end")));
         }
     };
     let position = reader.position().map_err(|error| unavailable(&error))?;
