@@ -5,7 +5,8 @@
 //! 1. looks at what the group gave and took (`group`), and at partitions that were taken over ([`takeover`]),
 //! 2. gathers a batch of inbox records, with no transaction open, so that a rebalance never meets half of one,
 //! 3. decides about each record ([`partition`]) and sends what follows from it in one transaction ([`transaction`]):
-//!    event records and dead letters, a ledger record for each inbox partition, the inbox offsets.
+//!    event records and dead letters, a ledger record for each inbox partition, the inbox offsets. It is committed only if
+//!    nobody else's ledger record can stand before ours ([`fence`]).
 //!
 //! Where ClearFeed's REST API is asked, what it tells is written in transactions between those ([`reconcile`]).
 //!
