@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::failure::Failure;
 use super::fence::Fence;
-use super::witness::format_of;
+use super::ledger_record;
 use crate::config::Config;
-use crate::domain::ledger_entry::LedgerEntry;
-use crate::domain::ledger_writer::{self, Writer};
+use crate::domain::ledger_writer::Writer;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::properties::{self, PropertyError};
 
@@ -116,7 +115,9 @@ impl Looks<'_> {
         client.assign(&assignment)?;
         let is_ours = |record: &BorrowedMessage<'_>| {
             record.offset() == told
-                || told < 0 && record.payload() == Some(&sent.value) && writer(record).as_ref() == Some(ours)
+                || told < 0
+                    && record.payload() == Some(&sent.value)
+                    && ledger_record::writer(record).as_ref() == Some(ours)
         };
         let mut foreign: Option<Foreign> = None;
         while Instant::now() < self.deadline {
@@ -154,13 +155,10 @@ struct Foreign {
 
 impl Foreign {
     fn of(record: &BorrowedMessage<'_>) -> Self {
-        let entry = LedgerEntry::decode(format_of(record), record.payload().unwrap_or_default());
-        Self { at: record.offset(), by: writer(record), from: entry.map_or(UNREADABLE, |entry| entry.from) }
+        Self {
+            at: record.offset(),
+            by: ledger_record::writer(record),
+            from: ledger_record::entry(record).map_or(UNREADABLE, |entry| entry.from),
+        }
     }
-}
-
-/// Who wrote a ledger record, where it says so.
-pub(super) fn writer(record: &BorrowedMessage<'_>) -> Option<Writer> {
-    let mut headers = record.headers()?.iter();
-    Writer::decode(headers.find(|found| found.key == ledger_writer::HEADER)?.value?)
 }

@@ -22,6 +22,7 @@ pub mod failure;
 pub mod fence;
 mod group;
 mod inbox;
+mod ledger_record;
 pub mod lookout;
 pub mod memory;
 pub mod partition;

@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use others::{LastRecord, Membership};
-pub(super) use reading::format_of;
 use reading::read_from;
 
-use super::lookout::writer;
+use super::ledger_record;
 use super::memory::Memory;
 use super::partition::Held;
 use super::progress::Progress;
@@ -165,14 +163,12 @@ impl Witness {
                 last_told = Instant::now();
                 tracing::info!(partition, read, of, "reading the ledger");
             }
-            let mut headers = record.headers().into_iter().flat_map(Headers::iter);
-            let watermarks = headers.find(|found| found.key == watermark::HEADER);
-            if let Some(value) = watermarks.and_then(|found| found.value) {
+            if let Some(value) = ledger_record::header(&record, watermark::HEADER) {
                 memory.watermarks = Some(value.to_vec());
             }
-            memory.writer = writer(&record);
+            memory.writer = ledger_record::writer(&record);
             let written_ms = record.timestamp().to_millis().unwrap_or(0);
-            let (format, value) = (format_of(&record), record.payload().unwrap_or_default());
+            let (format, value) = ledger_record::parts(&record);
             let taken = memory.take(format, value, written_ms, now_ms, self.config.dedup.max_ids);
             taken.map(|()| true).map_err(|error| {
                 let reason = match error {

@@ -6,12 +6,11 @@ use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 use rdkafka::groups::GroupInfo;
 
-use super::reading::{format_of, read_from};
+use super::reading::read_from;
 use super::{Witness, unavailable};
-use crate::domain::ledger_entry::LedgerEntry;
 use crate::domain::ledger_writer::Writer;
 use crate::forward::assignment;
-use crate::forward::lookout::writer;
+use crate::forward::ledger_record;
 use crate::forward::partition::Held;
 use crate::kafka::REQUEST_TIMEOUT;
 use crate::telemetry::labels::HeldReason;
@@ -58,11 +57,9 @@ impl Witness {
         if start < end {
             let from = start.max(end - TAIL);
             read_from(reader, &self.shutdown, topic, partition, from, |record| {
-                let entry = LedgerEntry::decode(format_of(&record), record.payload().unwrap_or_default());
-                last = entry
-                    .ok()
-                    .map(|entry| LastRecord { writer: writer(&record), to: entry.to })
-                    .or(last.take());
+                if let Ok(entry) = ledger_record::entry(&record) {
+                    last = Some(LastRecord { writer: ledger_record::writer(&record), to: entry.to });
+                }
                 Ok(record.offset() + 1 < end)
             })?;
         }

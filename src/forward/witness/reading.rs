@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::unavailable;
-use crate::domain::inbox_record::header;
 use crate::forward::partition::Held;
 use crate::kafka::monitor::Monitor;
 
@@ -56,9 +55,4 @@ pub(super) fn read_from(
     // Unknown where nothing was read.
     let read = position.find_partition(topic, partition).and_then(|found| found.offset().to_raw());
     Ok(read.unwrap_or(offset).max(offset))
-}
-
-/// The header `v` of a record.
-pub(in crate::forward) fn format_of<'r>(record: &'r BorrowedMessage<'_>) -> Option<&'r [u8]> {
-    record.headers()?.iter().find(|found| found.key == header::FORMAT)?.value
 }
