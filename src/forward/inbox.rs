@@ -16,7 +16,7 @@ use super::slots::Slots;
 use crate::config::Config;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::streak::Blame;
-use crate::kafka::{ClientError, REQUEST_TIMEOUT, bootstrap, properties};
+use crate::kafka::{self, ClientError, REQUEST_TIMEOUT, bootstrap, properties};
 use crate::telemetry::labels::KafkaFault;
 
 /// How long a round waits for the first record of a batch.
@@ -161,9 +161,7 @@ impl InboxReader {
                     if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
                         tracing::warn!(%error, "inbox consumer");
                     }
-                    if let Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) =
-                        error.rdkafka_error_code()
-                    {
+                    if kafka::is_out_of_range(&error) {
                         return Gathered::OutOfRange;
                     }
                 }

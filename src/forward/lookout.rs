@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
@@ -14,6 +14,7 @@ use super::fence::Fence;
 use super::ledger_record;
 use crate::config::Config;
 use crate::domain::ledger_writer::Writer;
+use crate::kafka;
 use crate::kafka::monitor::Monitor;
 use crate::kafka::properties::{self, PropertyError};
 
@@ -128,18 +129,13 @@ impl Looks<'_> {
                     foreign = Some(foreign.filter(|last| last.from >= other.from).unwrap_or(other));
                 }
                 // Retention took what stood there: a takeover begins behind it.
-                Some(Err(error)) if is_out_of_range(&error) => return Err(error),
+                Some(Err(error)) if kafka::is_out_of_range(&error) => return Err(error),
                 Some(Err(error)) => tracing::debug!(partition, %error, "looking on"),
                 None => {}
             }
         }
         Err(KafkaError::NoMessageReceived)
     }
-}
-
-fn is_out_of_range(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
-    matches!(error.rdkafka_error_code(), Some(OffsetOutOfRange | AutoOffsetReset))
 }
 
 /// Of what no relay wrote nobody can tell where it begins, or what it knew.

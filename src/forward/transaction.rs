@@ -104,7 +104,7 @@ impl Transactions {
         std::thread::park_timeout(SETTLING.saturating_sub(since));
         self.producer.begin_transaction().map_err(|error| Failure::of(&error))?;
         let times_out = Instant::now() + TRANSACTION_TIMEOUT;
-        self.send_offsets(stand, group, Instant::now() + COMMIT_TIMEOUT)?;
+        self.send_offsets(stand, group, times_out)?;
         Ok(Transaction { transactions: self, group, times_out })
     }
 

@@ -124,7 +124,7 @@ impl Inbox {
     /// future: the record is in the producer's hands.
     pub async fn append(&self, record: InboxRecord, patience: Duration) -> Result<(), InboxError> {
         let started = Instant::now();
-        let acknowledged = self.send(&record)?;
+        let acknowledged = self.send(&record).inspect_err(|_| self.note(false))?;
         // The producer has a copy of its own.
         drop(record);
         let result = match tokio::time::timeout(patience, acknowledged).await {

@@ -11,7 +11,7 @@ pub mod topic_rules;
 pub mod topics;
 pub mod version;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 
 /// Why a client of Kafka could not be made.
@@ -30,6 +30,12 @@ pub enum ClientError {
 
 /// How long a single request to Kafka may take before its caller looks around again.
 pub const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Whether a consumer asked for an offset that is not there any more, or not yet.
+pub fn is_out_of_range(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+    matches!(error.rdkafka_error_code(), Some(OffsetOutOfRange | AutoOffsetReset))
+}
 
 /// Names and values as librdkafka takes them.
 pub fn headers<N: AsRef<str>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> OwnedHeaders {
