@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod a_broker_comes_back_to_its_port;
 mod a_commit_without_an_answer_repeats_nothing;
 mod a_refusal_can_be_explained;
 mod a_rolling_restart_refuses_nothing;

@@ -86,7 +86,9 @@ impl Kafka {
 
     fn started_as(version: Option<&'static str>, arguments: &[&str]) -> (Self, String) {
         let name = unique("own");
-        let told = script(version, &[arguments, &["--name", &name]].concat());
+        let records = std::env::temp_dir(); // which `script/test` has in memory
+        let told =
+            script(version, &[arguments, &["--name", &name, "--data", records.to_str().unwrap()]].concat());
         let (servers, rest) = told.split_once('\n').unwrap_or((&told, ""));
         (Self { servers: servers.to_owned(), own: Some(name), version }, rest.to_owned())
     }
@@ -96,9 +98,14 @@ impl Kafka {
         &self.servers
     }
 
+    /// As `script/kafka` has it.
+    pub fn name(&self) -> &str {
+        self.own.as_ref().expect("a cluster of this test alone")
+    }
+
     /// The process of its first broker, as `script/kafka` notes it.
     pub fn process(&self) -> u32 {
-        let name = self.own.as_ref().expect("a cluster of this test alone");
+        let name = self.name();
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/kafka/{name}/broker-1/pid"));
         std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
     }
@@ -139,8 +146,7 @@ impl Kafka {
     }
 
     fn change(&self, command: &str, arguments: &[&str]) {
-        let name = self.own.as_ref().expect("a cluster of this test alone");
-        script(self.version, &[&[command, "--name", name], arguments].concat());
+        script(self.version, &[&[command, "--name", self.name()], arguments].concat());
     }
 
     /// A client's settings.

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod http;
 pub mod judge;
 pub mod kafka;
+pub mod ports;
 pub mod power;
 pub mod prometheus;
 pub mod proxy;
@@ -23,8 +24,8 @@ pub mod relay;
 pub mod rest;
 pub mod simulator;
 
+use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -39,6 +40,7 @@ pub use deployment::Deployment;
 pub use disk::{Disk, Fault};
 pub use judge::{Exhibit, Judge};
 pub use kafka::Kafka;
+pub use ports::free_port;
 pub use power::Power;
 pub use proxy::Proxy;
 pub use reader::{Reader, Record};
@@ -98,6 +100,16 @@ pub fn report(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
 }
 
+/// What this machine cannot test, and why: `script/test` tells it at its end.
+pub fn left_out(what: &str, why: &str) {
+    #[expect(clippy::disallowed_methods, reason = "not the relay's environment but the tests'")]
+    let Ok(file) = std::env::var("CLEARFEED_RELAY_TEST_LEFT_OUT") else {
+        return report(&format!("left out: {what}: {why}"));
+    };
+    let mut file = File::options().append(true).create(true).open(file).unwrap();
+    writeln!(file, "{what}: {why}").unwrap();
+}
+
 /// Runs what is async in the library: the simulator and Kafka's admin client.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime().block_on(future)
@@ -117,11 +129,6 @@ pub fn monitor() -> Monitor {
     let metrics = Metrics::new([], &ProcessLabels::of_role(role)).unwrap();
     let health = Health::apart(role);
     Monitor::new(Half::Forward, Arc::new(metrics), Arc::new(health))
-}
-
-/// A port that nobody has.
-pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A name that no other test has, nor the same test in an earlier run.
