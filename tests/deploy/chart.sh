@@ -5,9 +5,9 @@ health=(/usr/local/bin/clearfeed-relay health)
 health() { podman exec relay "${health[@]}" --config /etc/clearfeed-relay/relay.yaml "$@"; }
 
 start_relay() {
-    "$tools/chart/bin/helm4" template relay helm/clearfeed-relay --values helm/clearfeed-relay/ci/minimal-values.yaml \
+    "$helm" template relay helm/clearfeed-relay --values helm/clearfeed-relay/ci/minimal-values.yaml \
         --set config.kafka.bootstrap_servers=localhost:9092 >"$work/manifests.yaml"
-    "$tools/deploy/bin/python" tests/deploy/as_the_chart_says.py "$work/manifests.yaml" "$work/pod" "$(<"$work/secret")"
+    "$tools/python" tests/deploy/as_the_chart_says.py "$work/manifests.yaml" "$work/pod" "$(<"$work/secret")"
     mapfile -t options <"$work/pod/options"
     mapfile -t arguments <"$work/pod/arguments"
     podman run --detach --name relay --network=none --no-healthcheck "${options[@]}" "$image" "${arguments[@]}" >/dev/null

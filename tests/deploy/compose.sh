@@ -11,7 +11,7 @@ compose() {
         printf '  %s: {ports: !reset []}\n' kafka relay prometheus alertmanager grafana
         printf 'secrets:\n  signing-secret: {file: %s}\n' "$work/secret"
     } >"$work/override.yaml"
-    DOCKER_HOST=unix://$work/podman.sock timeout 300 "$tools/deploy/bin/docker-compose" --project-name $project \
+    DOCKER_HOST=unix://$work/podman.sock timeout 300 "$tools/docker-compose" --project-name $project \
         --file deploy/compose/compose.yaml --file "$work/override.yaml" "$@"
 }
 

@@ -8,7 +8,7 @@ build() {
 }
 
 # stand_in TARGET IMAGE
-stand_in() { build --file tests/deploy/stand-ins.Dockerfile --target "$1" --tag "$2" target/kafka/libs; }
+stand_in() { build --file tests/deploy/stand-ins.Dockerfile --target "$1" --tag "$2" "$(realpath target/kafka/libs)"; }
 
 # named NAME: the image with its registry and tag, as deploy/ has it
 named() { grep -hoE "[a-z.]+/$1:[A-Za-z0-9.-]+" deploy/Dockerfile deploy/compose/compose.yaml | head -n 1; }
@@ -45,8 +45,8 @@ the_image() {
 # Scanners find in the image which crates it is made of.
 bill_of_materials() {
     podman save --quiet --format oci-archive --output "$work/image.tar" "$image"
-    "$tools/deploy/bin/syft" scan --quiet "oci-archive:$work/image.tar" --output "cyclonedx-json=$store/sbom.json"
-    "$tools/deploy/bin/python" - "$store/sbom.json" <<'END'
+    "$tools/syft" scan --quiet "oci-archive:$work/image.tar" --output "cyclonedx-json=$store/sbom.json"
+    "$tools/python" - "$store/sbom.json" <<'END'
 import json, re, sys
 found = {(component["name"], component.get("version")) for component in json.load(open(sys.argv[1]))["components"]}
 locked = set(re.findall(r'name = "(.*)"\nversion = "(.*)"', open("Cargo.lock").read()))

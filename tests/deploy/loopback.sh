@@ -8,7 +8,7 @@ answers() { [[ $(inside curl -s -m 2 -o /dev/null -w '%{http_code}' "$2") == "$1
 # start_kafka CONTAINER: in its network. As in the compose file, whose network it has not: its name is that of loopback.
 start_kafka() {
     compose config --format json >"$work/compose.json"
-    "$tools/deploy/bin/python" - "$work/compose.json" >"$work/kafka" <<'END'
+    "$tools/python" - "$work/compose.json" >"$work/kafka" <<'END'
 import json, sys
 for name, value in json.load(open(sys.argv[1]))["services"]["kafka"]["environment"].items():
     print(f"--env={name}={value.replace('//kafka:', '//localhost:')}")

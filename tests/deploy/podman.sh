@@ -7,7 +7,7 @@
 configure_podman() {
     mkdir -p "$store/networks"
     exec {lock}>"$store/.lock"
-    flock -n "$lock" || die 'another run is under way here'
+    flock "$lock" # another checkout's run may be under way
     cat >"$store/containers.conf" <<END
 [containers]
 default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=4096:4096"]
