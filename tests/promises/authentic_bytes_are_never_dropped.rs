@@ -245,8 +245,8 @@ fn an_event_too_large_for_its_topic_is_found_among_thousands() {
     assert_eq!(behind.summary.accepted_events, 5000);
     relay.signal("CONT");
 
-    // While it is searched for, transactions are small.
-    deployment.wait_until_forwarded(AFTER_TIMEOUTS);
+    // While it is searched for, transactions are small, and there are hundreds of them.
+    deployment.wait_until_forwarded(2 * AFTER_TIMEOUTS);
     Judge::of(&behind, &deployment.published()).assert_flawless();
     let letters = deployment.reader().all(&deployment.dead_letters());
     assert_eq!(letters.len(), 1);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::deployment::{PATH, PUBLIC_URL};
 use crate::support::relay::{Plan, command};
-use crate::support::{Deployment, Kafka, Relay, SOON, http, wait_for};
+use crate::support::{Deployment, Kafka, LOOK_EVERY, Relay, SOON, http, pause, wait_for};
 
 /// A certificate authority, and what it issued last.
 struct Authority {
@@ -145,9 +145,9 @@ fn a_certificate_is_replaced_under_load_and_nothing_fails() {
             "--signed-url",
             PUBLIC_URL,
             "--events",
-            "1500",
+            "750",
             "--rate",
-            "100",
+            "50",
             "--json",
         ])
         .arg("--secret-file")
@@ -163,6 +163,7 @@ fn a_certificate_is_replaced_under_load_and_nothing_fails() {
         scope.spawn(|| {
             while !is_over.load(Ordering::SeqCst) {
                 curl(address, &ca);
+                pause(LOOK_EVERY);
             }
         });
         let finished =
@@ -172,7 +173,7 @@ fn a_certificate_is_replaced_under_load_and_nothing_fails() {
     });
     let output = load.wait_with_output().unwrap();
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(summary["answers"], serde_json::json!({"200": 1500}), "{summary}");
+    assert_eq!(summary["answers"], serde_json::json!({"200": 750}), "{summary}");
 }
 
 fn swap(relay: &Relay, authority: &Authority, served: &dyn Fn(&str) -> bool) {

@@ -1,7 +1,9 @@
 //! Exit codes: 0 for a clean end, 2 for a wrong command line, 78 for a wrong configuration, whose problems are told all at
 //! once. A second signal ends the process at once.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use clearfeed_relay::kafka::properties::TRANSACTION_TIMEOUT;
 
 use crate::support::proxy::{END_TXN, Proxy, Trouble};
 use crate::support::relay::run_to_end;
@@ -105,10 +107,8 @@ fn a_signal_ends_the_relay_cleanly_and_a_second_one_at_once() {
     let mut relay = patient.set("intake.shutdown_timeout", r#""90s""#).up();
     relay.sigterm();
     wait_for("not ready", SOON, || (!relay.is_ready()).then_some(()));
-    let again = Instant::now();
     relay.signal("INT");
-    let status = relay.wait_exit(SOON);
-    assert!(again.elapsed() < Duration::from_secs(2), "{:?}", again.elapsed());
+    let status = relay.wait_exit(SOON); // which would be a minute without the second
     assert_eq!(status.code(), Some(1), "what was not drained is no clean end");
 }
 
@@ -127,7 +127,8 @@ fn a_drain_that_kafka_holds_up_ends_at_its_deadline() {
     relay.sigterm();
     let told = Instant::now();
     let status = relay.wait_exit(SOON);
-    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+    // Sooner than the commit gives up.
+    assert!(told.elapsed() < TRANSACTION_TIMEOUT, "{:?}", told.elapsed());
     assert_eq!(status.code(), Some(1));
     load.stop();
 }

@@ -16,7 +16,7 @@ use crate::support::deployment::PUBLIC_URL;
 use crate::support::proxy::{Proxy, Trouble};
 use crate::support::relay::Relay;
 use crate::support::simulator::load;
-use crate::support::{Deployment, Kafka, SOON, Sender, Simulation, http, wait_for};
+use crate::support::{Deployment, Kafka, SOON, Sender, Simulation, http, left_out, wait_for};
 
 /// Without these it talks to the world; as root it has no sandbox.
 const QUIET: [&str; 9] = [
@@ -45,6 +45,7 @@ fn open(relay: &Relay, arguments: &[&str]) -> Option<String> {
         .output()
         .unwrap();
     if browser.status.code() == NO_SUCH_PROGRAM {
+        left_out("the status page in a browser", "there is no Chromium");
         return None;
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -37,16 +37,17 @@ pub struct Simulation {
     running: JoinHandle<Result<Summary, SimulatorError>>,
     ids: Ids,
     stop: CancellationToken,
+    /// The highest number of an event that occurred, and one.
+    begun: Arc<AtomicU64>,
     finished: Arc<AtomicU64>,
     shapes: Events,
-    events: u64,
 }
 
 /// What a load came to.
 pub struct Simulated {
     pub summary: Summary,
     pub accepted: Vec<Accepted>,
-    /// Ids of all events, accepted or not.
+    /// Ids of all events that occurred, accepted or not, and of some that would have been next.
     pub sent: HashSet<String>,
 }
 
@@ -87,29 +88,31 @@ impl Simulation {
 
     /// The same with another secret.
     pub fn start_signed(settings: Settings, secret: Secret) -> Self {
-        Self::begin(settings, secret, Box::new(|_| ()))
+        Self::begin(settings, secret, |_| ())
     }
 
     /// Begins to send events that the API knows of from when they occur, whatever becomes of them.
     pub fn start_known_to(requests: Arc<Requests>, settings: Settings) -> Self {
         let occurred = move |number| requests.occurred(number, Timestamp::now());
-        Self::begin(settings, secret(), Box::new(occurred))
+        Self::begin(settings, secret(), occurred)
     }
 
-    fn begin(settings: Settings, secret: Secret, occurred: Box<dyn Fn(u64) + Send + Sync>) -> Self {
+    fn begin(settings: Settings, secret: Secret, occurred: impl Fn(u64) + Send + Sync + 'static) -> Self {
         let (ids, stop) = (Ids::default(), CancellationToken::new());
-        let finished = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&finished);
+        let (begun, finished) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (highest, count) = (Arc::clone(&begun), Arc::clone(&finished));
         let shapes = Events::new(settings.seed, settings.requests);
-        let events = settings.events;
         let observer = Observer {
-            occurred,
+            occurred: Box::new(move |number| {
+                highest.fetch_max(number + 1, Ordering::SeqCst);
+                occurred(number);
+            }),
             finished: Box::new(move || _ = count.fetch_add(1, Ordering::SeqCst)),
             ids: Some(Box::new(ids.clone())),
             stop: stop.clone(),
         };
         let running = runtime().spawn(simulator::run(settings, secret, observer));
-        Self { running, ids, stop, finished, shapes, events }
+        Self { running, ids, stop, begun, finished, shapes }
     }
 
     /// Sends it all.
@@ -135,7 +138,8 @@ impl Simulation {
                 answered_ns: next().parse().unwrap(),
             }
         });
-        let sent = (0..self.events).map(|number| self.shapes.event(number).id);
+        let begun = self.begun.load(Ordering::SeqCst);
+        let sent = (0..begun).map(|number| self.shapes.event(number).id);
         Simulated { summary, accepted: accepted.collect(), sent: sent.collect() }
     }
 
