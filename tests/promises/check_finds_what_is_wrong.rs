@@ -177,8 +177,7 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
     std::fs::write(&password, "relay-secret\n").unwrap();
     std::fs::set_permissions(&password, PermissionsExt::from_mode(0o440)).unwrap();
     let plan = |name: &str| deployment.replica(name).logged_in(&address, &authority, &password);
-    let all = deployment.acls("all");
-    all.iter().for_each(|acl| kafka.acls(acl));
+    kafka.acls(&deployment.acls("all"));
     let relay = plan("relay").up();
     let durability = "durability".to_owned();
     let wrong = |relay: &Relay| {
@@ -189,9 +188,9 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
     let (outcome, reason) = version_of(relay.config()).unwrap();
     assert!(outcome == "skipped" && reason.contains("DescribeConfigs on the cluster"), "{outcome}: {reason}");
     let right = "--allow-principal User:relay --operation DescribeConfigs --cluster";
-    kafka.acls(&format!("--add {right}"));
+    kafka.acls(&[format!("--add {right}")]);
     assert_eq!(version_of(relay.config()).unwrap().0, "ok");
-    kafka.acls(&format!("--remove --force {right}"));
+    kafka.acls(&[format!("--remove --force {right}")]);
 
     let rights = [
         ("Read", format!("--topic {}", deployment.inbox()), "literal"),
@@ -205,9 +204,9 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
         ("Write", format!("--transactional-id {}", deployment.transactional_id("")), "prefixed"),
     ];
     for (operation, resource, pattern) in rights {
-        kafka.acls(&format!(
+        kafka.acls(&[format!(
             "--remove --force --allow-principal User:relay --operation {operation} {resource} --resource-pattern-type {pattern}"
-        ));
+        )]);
         let found = wrong(&relay);
         let repair = format!("repair it with: kafka-acls --bootstrap-server {address} ");
         let repairs: Vec<_> =
@@ -220,7 +219,7 @@ fn one_right_at_a_time_is_missed_and_comes_back_by_the_command_that_check_prints
             !found.is_empty() && repairs.len() == found.len() && is_all,
             "{operation} {resource}: {found:#?}"
         );
-        repairs.iter().for_each(|repair| kafka.acls(repair));
+        kafka.acls(&repairs);
     }
     assert_eq!(wrong(&relay), Vec::new(), "all came back");
 

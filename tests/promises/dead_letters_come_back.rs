@@ -233,7 +233,7 @@ fn the_rights_that_are_documented_are_enough() {
     let told = format!("topic {}: ", deployment.dead_letters());
     assert!(code == Some(1) && stderr.contains(&told), "{code:?} {stderr}");
 
-    deployment.acls("redrive").iter().for_each(|acl| kafka.acls(acl));
+    kafka.acls(&deployment.acls("redrive"));
     assert_put_back(&redrive(&config, &[]), 1, json!({}));
     deployment.wait_until_forwarded(SOON);
     assert_eq!(letters(&deployment).len(), 2);

@@ -50,7 +50,7 @@ fn a_second_group_waits_and_names_the_first_until_that_is_gone() {
 fn a_group_that_may_not_be_asked_for_is_found_by_what_it_writes() {
     let (kafka, address, authority) = Kafka::secure();
     let deployment = Deployment::new("unasked", &kafka);
-    deployment.acls("all").iter().for_each(|acl| kafka.acls(acl));
+    kafka.acls(&deployment.acls("all"));
     let password = deployment.secret_file().with_file_name("password");
     std::fs::write(&password, "relay-secret").unwrap();
     let first = other_group(&deployment, "first").up();

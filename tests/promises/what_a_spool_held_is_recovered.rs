@@ -88,7 +88,7 @@ fn the_volume_of_a_relay_that_was_killed_gives_each_event_once() {
     let config = deployment.replica("recover").logged_in(&address, &authority, &password).write();
     let (code, _, told) = recover(&config, &database, &[]);
     assert!(code == Some(1) && told.contains(&deployment.inbox()), "{code:?} {told}");
-    deployment.acls("intake").iter().for_each(|acl| kafka.acls(acl));
+    kafka.acls(&deployment.acls("intake"));
     let summary = recovered(&config, &database, &[]);
     let count = |name: &str| summary[name].as_u64().unwrap();
     assert!((200..=300).contains(&count("put")) && count("found") == count("put"), "{summary}");

@@ -199,19 +199,21 @@ impl Kafka {
         consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 
-    /// Changes what is allowed, with the arguments of `kafka-acls` but for the server.
-    pub fn acls(&self, arguments: &str) {
-        self.change("acls", &[&["--"], &arguments.split(' ').collect::<Vec<_>>()[..]].concat());
+    /// Changes what is allowed, each time with the arguments of `kafka-acls` but for the server.
+    pub fn acls(&self, each: &[impl AsRef<str>]) {
+        let arguments =
+            each.iter().flat_map(|arguments| ["--"].into_iter().chain(arguments.as_ref().split(' ')));
+        self.change("acls", &arguments.collect::<Vec<_>>());
     }
 
     /// Takes the right to write to a topic from everybody: where a topic has a rule, what no rule allows is forbidden.
     pub fn forbid_writing(&self, topic: &str) {
-        self.acls(&format!("--add {}", all_may_read(topic)));
+        self.acls(&[format!("--add {}", all_may_read(topic))]);
     }
 
     /// Gives it back.
     pub fn permit_writing(&self, topic: &str) {
-        self.acls(&format!("--remove --force {}", all_may_read(topic)));
+        self.acls(&[format!("--remove --force {}", all_may_read(topic))]);
     }
 
     /// Deletes the records before these offsets, as retention does.
