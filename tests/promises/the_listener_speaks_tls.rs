@@ -148,6 +148,9 @@ fn a_certificate_is_replaced_under_load_and_nothing_fails() {
             "750",
             "--rate",
             "50",
+            // As many handshakes come at once, and each has five seconds, also where others have the processors.
+            "--connections",
+            "8",
             "--json",
         ])
         .arg("--secret-file")
