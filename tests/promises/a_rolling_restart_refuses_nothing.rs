@@ -15,8 +15,9 @@ use crate::support::{Deployment, Judge, Kafka, SOON, Simulation, wait_for};
 fn two_replicas_are_replaced_under_load() {
     let kafka = Kafka::shared();
     let deployment = Deployment::new("rolling", &kafka);
+    // Longer than the balancer takes, also where it has to wait for a processor.
     let mut relays =
-        ["a", "b"].map(|name| deployment.replica(name).set("intake.lame_duck", r#""5s""#).start());
+        ["a", "b"].map(|name| deployment.replica(name).set("intake.lame_duck", r#""10s""#).start());
     let balancer = Balancer::new(Duration::from_secs(3));
     for relay in &relays {
         relay.wait_ready();

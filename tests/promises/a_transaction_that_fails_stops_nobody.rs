@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clearfeed_relay::config;
 use clearfeed_relay::domain::ledger_entry::LedgerEntry;
@@ -11,6 +11,7 @@ use clearfeed_relay::forward::failure::Failure;
 use clearfeed_relay::forward::fence::Fence;
 use clearfeed_relay::forward::lookout::Lookout;
 use clearfeed_relay::forward::transaction::{LedgerRecord, TransactionRecord, Transactions};
+use clearfeed_relay::kafka::properties::TRANSACTION_TIMEOUT;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::{MockCluster, MockCoordinator};
@@ -113,7 +114,7 @@ fn offsets_that_a_coordinator_cannot_take_are_given_up() {
     let began = Instant::now();
     let failure = world.transaction_behind(&transactions, &[EVENT], fence).unwrap_err();
     assert!(matches!(failure, Failure::Replace(_)), "{failure}");
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(began.elapsed() < 2 * TRANSACTION_TIMEOUT, "{:?}", began.elapsed());
     let call = transactions.call();
     drop(transactions);
     assert!(call.strong_count() > 0, "it was no call that does not come back");

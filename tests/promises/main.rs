@@ -14,7 +14,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod a_broker_comes_back_to_its_port;
 mod a_commit_without_an_answer_repeats_nothing;
 mod a_refusal_can_be_explained;
 mod a_rolling_restart_refuses_nothing;
@@ -46,6 +45,7 @@ mod the_process_ends_as_documented;
 mod the_spool_keeps_what_kafka_does_not;
 mod the_spools_way_is_steady;
 mod the_status_page_is_readable;
+mod the_tests_brokers_are_alone;
 mod topics_are_what_the_promises_need;
 mod two_groups_publish_once;
 mod what_a_spool_held_is_recovered;

@@ -79,6 +79,12 @@ impl Kafka {
         (kafka, address.to_owned(), authority.to_owned())
     }
 
+    /// A cluster that was started by hand, ours to stop from now on.
+    pub fn of_name(name: &str) -> Self {
+        let servers = script(None, &["bootstrap", "--name", name]);
+        Self { servers, own: Some(name.to_owned()), version: None }
+    }
+
     /// A cluster, and what else `script/kafka` told.
     fn started(arguments: &[&str]) -> (Self, String) {
         Self::started_as(None, arguments)
