@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::deployment::PARTITIONS;
-use crate::support::{Deployment, Kafka, Relay, SOON, Sender, wait_for};
+use crate::support::{Deployment, Kafka, Relay, SOON, Sender, tools, wait_for};
 
 #[test]
 fn a_topic_with_wrong_settings_is_told_and_waited_for() {
@@ -122,10 +122,8 @@ fn what_the_chart_lets_strimzi_make_is_what_the_relay_wants() {
 /// A scenario of the chart, as Helm renders it with these values over its own.
 fn render(scenario: &str, values: &[(&str, String)]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let tools = Command::new(root.join("script/chart")).arg("--tools").output().unwrap();
-    let tools = String::from_utf8(tools.stdout).unwrap();
     let chart = root.join("helm/clearfeed-relay");
-    let mut helm = Command::new(Path::new(tools.trim()).join("bin/helm4"));
+    let mut helm = Command::new(tools(&["script/chart", "--tools"]).join("bin/helm4"));
     helm.args(["template", "relay"]).arg(&chart);
     helm.arg("--values").arg(chart.join(format!("ci/{scenario}-values.yaml")));
     for (key, value) in values {

@@ -26,6 +26,8 @@ pub mod simulator;
 
 use std::fs::File;
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -108,6 +110,14 @@ pub fn left_out(what: &str, why: &str) {
     };
     let mut file = File::options().append(true).create(true).open(file).unwrap();
     writeln!(file, "{what}: {why}").unwrap();
+}
+
+/// The folder of tools that a script of ours brings, and prints.
+pub fn tools(script: &[&str]) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(script[0]);
+    let output = Command::new(program).args(&script[1..]).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{script:?}: {}", output.status);
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 /// Runs what is async in the library: the simulator and Kafka's admin client.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::dashboard::{RULES, path};
-use super::{Relay, SOON, wait_for};
+use super::{Relay, SOON, free_port, tools, wait_for};
 
 /// Ends with its guard, and its data with it.
 pub struct Prometheus {
@@ -113,13 +113,11 @@ fn number(sample: &Value) -> Option<f64> {
 
 /// Debian's binary, unpacked if need be.
 fn program() -> std::path::PathBuf {
-    let output = Command::new(path("script/prometheus")).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "script/prometheus: {}", output.status);
-    Path::new(String::from_utf8(output.stdout).unwrap().trim()).join("prometheus")
+    tools(&["script/prometheus"]).join("prometheus")
 }
 
 fn start(program: &Path, folder: &Path) -> (Child, SocketAddr) {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let process = Command::new(program)
         .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
         .arg(format!("--web.listen-address={free}"))
